@@ -1,0 +1,1 @@
+"""Training: examples, augmentation, losses and the loop."""
