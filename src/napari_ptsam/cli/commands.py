@@ -1,0 +1,184 @@
+"""What each command does: gather values, call the library, say what came of it.
+
+The engine is imported inside the commands, so that `--help`, `info` and
+`evaluate` answer without loading torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_ptsam.cli.progress import Progress
+from napari_ptsam.cli.targets import plan_targets
+from napari_ptsam.cli.usage import PROGRAM, UsageError
+
+if TYPE_CHECKING:
+    from napari_ptsam.promptfile import PromptFile
+    from napari_ptsam.specialist import Specialist, TrainStep
+
+_PHASES = {"embed": "reading and encoding", "train": "training"}
+
+
+def train(args: argparse.Namespace) -> None:
+    """Learn a specialist and write its prompt file."""
+    from napari_ptsam.specialist import Specialist
+
+    if args.output.is_dir():
+        raise UsageError(f"{args.output} is a folder; name the prompt file to write")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(sys.stderr) as progress:
+        specialist = Specialist.train(
+            args.images,
+            args.masks,
+            planes=args.planes,
+            limit=args.limit,
+            label=args.label,
+            ignore_label=args.ignore_label,
+            backbone=args.backbone,
+            encoder_prompts=args.encoder_prompts,
+            preset=args.preset,
+            seed=args.seed,
+            device=args.device,
+            class_name=args.class_name,
+            scale=args.scale,
+            axes=args.axes,
+            channel=args.channel,
+            checkpoint=args.checkpoint,
+            augmentation_picture=args.augmentation_picture,
+            on_step=_train_reporter(progress),
+            command=args.command_line,
+        )
+    specialist.save(args.output)
+    _say_trained(specialist, args.output)
+
+
+def _train_reporter(progress: Progress) -> Any:
+    """A function that shows each `TrainStep`."""
+    held_out: float | None = None
+
+    def show(step: TrainStep) -> None:
+        nonlocal held_out
+        held_out = held_out if step.held_out_dice is None else step.held_out_dice
+        notes = [f"loss {step.loss:.3f}"] if step.phase == "train" else []
+        if held_out is not None:
+            notes.append(f"held-out Dice {held_out:.3f}")
+        phase = _PHASES.get(step.phase, step.phase)
+        progress.update(phase, step.step, step.steps, ", ".join(notes))
+
+    return show
+
+
+def _say_trained(specialist: Specialist, path: Path) -> None:
+    size = path.stat().st_size / 1000
+    print(
+        f"Wrote {path}: {specialist.trainable_parameters:,} trained numbers, {size:.1f} kB, "
+        f"for the backbone {specialist.metadata.backbone_name}."
+    )
+    dice = specialist.metadata.training.get("held_out_dice")
+    if dice is not None:
+        print(f"Dice on masks held out from training: {dice:.3f}.")
+    print(f"Use it: {PROGRAM} segment {path} IMAGES -o MASKS")
+
+
+def segment(args: argparse.Namespace) -> None:
+    """Segment each input with a specialist."""
+    from napari_ptsam.specialist import Specialist
+
+    targets = plan_targets(args.inputs, args.output, axes=args.axes, channel=args.channel)
+    specialist = Specialist.load(args.prompt_file, backbone=args.backbone, device=args.device)
+    for source, output in targets:
+        _segment_one(specialist, source, output, args)
+
+
+def _segment_one(
+    specialist: Specialist, source: Path, output: Path, args: argparse.Namespace
+) -> None:
+    started = time.monotonic()
+    done = 0
+    work = specialist.segment(
+        source,
+        output,
+        planes=args.planes,
+        probability=args.probability,
+        axes=args.axes,
+        channel=args.channel,
+    )
+    # Closing at once, and not at garbage collection, completes or removes
+    # the files of an interrupted run.
+    with Progress(sys.stderr) as progress, closing(work):
+        for plane in work:
+            done = plane.done
+            progress.update(f"segmenting {source.name}", plane.done, plane.total)
+    seconds = time.monotonic() - started
+    print(f"Wrote {output}: {done} plane{'' if done == 1 else 's'} in {seconds:.1f} s.")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Score a segmentation against masks."""
+    from napari_ptsam.metrics import score_planes
+    from napari_ptsam.planes import open_planes
+
+    scores = score_planes(
+        open_planes(args.predicted), open_planes(args.masks), planes=args.planes, label=args.label
+    ).to_dict()
+    if args.json:
+        print(json.dumps(scores))
+        return
+    print(f"planes compared          {scores['n']}")
+    print(f"Dice, mean over planes   {scores['dice_mean']:.4f} (SD {scores['dice_sd']:.4f})")
+    print(f"Dice, all pixels pooled  {scores['dice_pooled']:.4f}")
+    print(f"IoU, mean over planes    {scores['iou_mean']:.4f}")
+
+
+def info(args: argparse.Namespace) -> None:
+    """Say what a prompt file holds."""
+    from napari_ptsam.promptfile import read_prompt_file
+
+    facts = _facts(read_prompt_file(args.prompt_file))
+    if args.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = json.dumps(value) if isinstance(value, dict | list) else value
+        print(f"{name.replace('_', ' '):22}  {shown}")
+
+
+def _facts(prompt_file: PromptFile) -> dict[str, Any]:
+    """All that a prompt file says, as plain values."""
+    metadata = prompt_file.metadata
+    return {
+        "class_name": metadata.class_name,
+        "method": metadata.method,
+        "trainable_parameters": sum(int(t.size) for t in prompt_file.tensors.values()),
+        "backbone": metadata.backbone_name,
+        "backbone_identity": metadata.backbone_identity,
+        "backbone_architecture": metadata.backbone_architecture,
+        "tensors": {name: list(t.shape) for name, t in prompt_file.tensors.items()},
+        "method_settings": metadata.method_settings,
+        "normalization": metadata.normalization,
+        "channels": metadata.channels,
+        "working_scale": metadata.working_scale,
+        "threshold": metadata.threshold,
+        "training": metadata.training,
+    }
+
+
+def backbones(args: argparse.Namespace) -> None:
+    """List the frozen SAMs that are known by name."""
+
+
+def download(args: argparse.Namespace) -> None:
+    """Download and verify one backbone's weights."""
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Run the main job on real images."""
+    from napari_ptsam.demo import run_demo
+
+    run_demo(args.output)

@@ -1,0 +1,301 @@
+"""The command line's grammar: commands, options and their help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_ptsam import __version__
+from napari_ptsam.cli import commands
+from napari_ptsam.cli.usage import PROGRAM
+from napari_ptsam.errors import InputError
+from napari_ptsam.planes import parse_plane_ranges
+
+Commands = Any
+"""What `add_subparsers` returns; argparse keeps its type private."""
+
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+_PRESETS = ("quick", "standard", "paper")
+
+_DEBUG_HELP = "show the traceback of an error"
+
+_OVERVIEW = """\
+Sixteen painted masks make a specialist of 2,048 numbers; the specialist
+segments the rest.
+"""
+
+_EXAMPLES = f"""\
+examples:
+  {PROGRAM} demo
+  {PROGRAM} train --images images/ --masks masks/ -o nuclei.ptsam.safetensors
+  {PROGRAM} segment nuclei.ptsam.safetensors more-images/ -o segmented/
+  {PROGRAM} evaluate segmented/ --masks more-masks/
+
+exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted
+'{PROGRAM} COMMAND --help' says more about one command.
+"""
+
+_TRAIN_EXAMPLES = f"""\
+examples:
+  folders, paired by file name:
+    {PROGRAM} train --images images/ --masks masks/ -o nuclei.ptsam.safetensors
+  a stack of which planes 0 to 15 are annotated:
+    {PROGRAM} train --images em.tif --masks labels.tif --planes 0-15 -o membranes.ptsam.safetensors
+  label 3 of several, prompts in the encoder too, on a GPU:
+    {PROGRAM} train --images raw.zarr --masks labels.zarr --label 3 --encoder-prompts \\
+        --device cuda -o mitochondria.ptsam.safetensors
+"""
+
+_SEGMENT_EXAMPLES = f"""\
+A folder gives a folder with the same file names (.tif), a stack gives a stack.
+Several inputs give a folder with one result for each.
+
+examples:
+  {PROGRAM} segment nuclei.ptsam.safetensors images/ -o masks/
+  {PROGRAM} segment membranes.ptsam.safetensors em.tif --planes 20-29 -o membranes.tif
+  {PROGRAM} segment nuclei.ptsam.safetensors monday/ tuesday/ -o masks/ --probability
+"""
+
+_EVALUATE_EXAMPLES = f"""\
+Folders are paired by file name, stacks plane by plane. A prediction that holds
+only the planes named by --planes is paired with them in order.
+
+examples:
+  {PROGRAM} evaluate masks/ --masks truth/
+  {PROGRAM} evaluate membranes.tif --masks labels.tif --planes 20-29 --json
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line.
+
+    Each command sets `run`, a function that takes the parsed arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=_OVERVIEW,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_train(subparsers)
+    _add_segment(subparsers)
+    _add_evaluate(subparsers)
+    _add_info(subparsers)
+    _add_backbones(subparsers)
+    _add_demo(subparsers)
+    return parser
+
+
+def _command(
+    subparsers: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # SUPPRESS keeps a --debug that was given before the command.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "train",
+        commands.train,
+        "learn a specialist from images and masks",
+        _TRAIN_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("--images", required=True, type=Path, metavar="DIR|STACK", help="folder, stack or image")
+    add("--masks", required=True, type=Path, metavar="DIR|STACK", help="masks of the same names")
+    add("-o", "--output", required=True, type=_prompt_path, metavar="NAME.ptsam.safetensors")
+    _add_planes(parser, "the annotated planes, inclusive; by default those with any paint")
+    add("--limit", type=_positive, metavar="N", help="use at most N annotated planes")
+    _add_label(parser)
+    add(
+        "--ignore-label",
+        type=int,
+        metavar="N",
+        help="mask value of pixels that nobody has decided on",
+    )
+    add("--class-name", default="object", metavar="NAME", help="what the object is called")
+    add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
+    add("--encoder-prompts", action="store_true", help="learn prompts in the encoder too (slower)")
+    add("--preset", choices=_PRESETS, default="standard", help="schedule (%(default)s)")
+    add("--scale", type=_scale, default="auto", metavar="auto|fit|X", help=_SCALE_HELP)
+    _add_axes(parser)
+    add("--seed", type=int, default=0, metavar="N", help="random seed (%(default)s)")
+    _add_device(parser)
+    add("--checkpoint", type=Path, metavar="FILE", help="keep the state here; resume from it")
+    add(
+        "--augmentation-picture",
+        type=Path,
+        metavar="FILE",
+        help="write a picture of 16 augmented samples",
+    )
+
+
+_SCALE_HELP = (
+    "model pixels per image pixel: auto (from the objects' sizes), fit (whole image) or a number"
+)
+
+
+def _add_segment(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "segment",
+        commands.segment,
+        "segment images with a specialist",
+        _SEGMENT_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("prompt_file", type=Path, metavar="NAME.ptsam.safetensors")
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="folder, stack or image")
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help="folder or file to write")
+    _add_planes(parser, "only these planes, inclusive")
+    add("--probability", action="store_true", help="write probabilities too")
+    add("--threshold", type=_fraction, metavar="P", help="instead of the specialist's own")
+    add("--scale", type=_scale, metavar="fit|X", help="instead of the specialist's own")
+    add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
+    _add_axes(parser)
+    _add_device(parser)
+
+
+def _add_evaluate(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "evaluate",
+        commands.evaluate,
+        "score a segmentation against masks",
+        _EVALUATE_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("predicted", type=Path, metavar="PREDICTED", help="folder or stack of masks")
+    add("--masks", required=True, type=Path, metavar="DIR|STACK", help="the truth")
+    _add_planes(parser, "only these planes, inclusive")
+    _add_label(parser)
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_info(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers, "info", commands.info, "say what a prompt file holds and how it was made"
+    )
+    parser.add_argument("prompt_file", type=Path, metavar="NAME.ptsam.safetensors")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_backbones(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "backbones",
+        commands.backbones,
+        "list the frozen SAMs, or download one",
+        f"examples:\n  {PROGRAM} backbones\n  {PROGRAM} backbones download vit_b\n",
+    )
+    actions = parser.add_subparsers(metavar="download")
+    download = _command(
+        actions, "download", commands.download, "download and verify the weights of one"
+    )
+    download.add_argument("name", metavar="NAME", help=f"as listed by '{PROGRAM} backbones'")
+
+
+def _add_demo(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "demo",
+        commands.demo,
+        "train, segment and score on real images, offline, in about a minute",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="where pictures and prompt files go (%(default)s)",
+    )
+
+
+def _add_planes(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--planes", type=_planes, metavar="0-15", help=text)
+
+
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--label", type=int, metavar="N", help="mask value of the object (default: any above 0)"
+    )
+
+
+def _add_axes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--axes", metavar="AXES", help="names of the axes, for instance ZCYX")
+    parser.add_argument("--channel", type=_channel, metavar="N|NAME", help="use one channel only")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=_DEVICES, default="auto", help="(%(default)s)")
+
+
+def _planes(text: str) -> list[int]:
+    try:
+        return parse_plane_ranges(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1")
+    return value
+
+
+def _scale(text: str) -> float | str:
+    if text in ("auto", "fit"):
+        return text
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, fit nor a number above 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _channel(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _prompt_path(text: str) -> Path:
+    path = Path(text)
+    if path.suffix != ".safetensors":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must end with .safetensors, for instance {path.stem}.ptsam.safetensors"
+        )
+    return path

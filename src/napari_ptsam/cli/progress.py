@@ -1,0 +1,84 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows how far work has come, in one or several phases.
+
+    Parameters
+    ----------
+    stream
+        Where to write. A bar when it is a terminal; otherwise the first and
+        the last line of each phase and one line per `interval` between them,
+        so that logs stay short.
+    interval
+        Seconds between plain lines.
+    clock
+        Seconds that only ever grow.
+    """
+
+    def __init__(
+        self, stream: TextIO, interval: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._phase: str | None = None
+        self._printed_at = 0.0
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_bar()
+
+    def update(self, phase: str, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` steps of a phase are done.
+
+        Parameters
+        ----------
+        phase
+            Name of the phase; a new name starts a new bar.
+        note
+            More to show beside it, for instance the loss.
+        """
+        if self._terminal:
+            self._draw(phase, done, total, note)
+        else:
+            self._print(phase, done, total, note)
+        self._phase = phase
+
+    def _draw(self, phase: str, done: int, total: int, note: str) -> None:
+        if self._bar is None or phase != self._phase:
+            self._close_bar()
+            self._bar = tqdm(total=total, desc=phase, file=self._stream, dynamic_ncols=True)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _print(self, phase: str, done: int, total: int, note: str) -> None:
+        now = self._clock()
+        if phase == self._phase and done < total and now - self._printed_at < self._interval:
+            return
+        self._printed_at = now
+        print(f"{phase} {done}/{total}" + (f", {note}" if note else ""), file=self._stream)
+        self._stream.flush()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
