@@ -6,33 +6,60 @@ pure function of its seed. Fields are float32; lengths are in pixels.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
+from scipy.spatial import cKDTree
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
+@lru_cache(maxsize=32)
+def _squared_frequency(shape: tuple[int, int]) -> Field:
+    """Squared spatial frequency (cycles per pixel) of each term of a real 2D FFT."""
+    y = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
+    x = fft.rfftfreq(shape[1]).astype(np.float32)[None, :]
+    return np.asarray(y**2 + x**2, dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _band_power(shape: tuple[int, int], scale: float) -> Field:
+    """Power spectrum of noise with features of `scale` pixels, of unit total power."""
+    power = np.exp(-((np.pi * scale) ** 2) * _squared_frequency(shape))
+    power[0, 0] = 0.0
+    return np.asarray(power / (power.sum() + 1e-20), dtype=np.float32)
+
+
+def _spectral(rng: np.random.Generator, shape: tuple[int, int], power: Field) -> Field:
+    """Gaussian noise of a given power spectrum on a torus that `shape` is cut from."""
+    size = power.shape
+    white = rng.standard_normal((2, *size), dtype=np.float32)
+    spectrum = (white[0] + 1j * white[1]) * np.sqrt(power)
+    field = fft.irfft2(spectrum, (size[0], 2 * (size[1] - 1)))[: shape[0], : shape[1]]
+    return np.asarray((field - field.mean()) / (field.std() + 1e-12), dtype=np.float32)
+
+
+def _torus(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Even, fast FFT lengths that leave a margin so that opposite borders differ."""
+    margin = min(int(scale), 32)
+    return (
+        2 * fft.next_fast_len((shape[0] + margin + 1) // 2, real=True),
+        2 * fft.next_fast_len((shape[1] + margin + 1) // 2, real=True),
+    )
+
+
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Field:
     """Gaussian noise with features of about `scale` pixels, zero mean, unit SD.
 
-    Drawn on a coarse grid and interpolated, so that the cost does not grow
-    with `scale`.
+    Drawn as a spectrum and transformed once, so that the cost does not depend
+    on `scale`.
     """
-    step = max(scale / 2.0, 1.0)
-    coarse = tuple(int(np.ceil(s / step)) + 4 for s in shape)
-    grid = rng.standard_normal(coarse, dtype=np.float32)
-    if step > 1.0:
-        zoom = [(s + 2 * step) / (c - 1) for s, c in zip(shape, coarse, strict=True)]
-        grid = ndimage.zoom(grid, [max(z, 1.0) for z in zoom], order=3, mode="nearest")
-    else:
-        grid = ndimage.gaussian_filter(grid, scale / 2.0)
-    y, x = (int(rng.integers(0, g - s + 1)) for g, s in zip(grid.shape, shape, strict=True))
-    field = grid[y : y + shape[0], x : x + shape[1]]
-    return np.asarray((field - field.mean()) / (field.std() + 1e-6), dtype=np.float32)
+    # Rounded so that the spectra of one type of scenes are computed only once.
+    return _spectral(rng, shape, _band_power(_torus(shape, scale), round(float(scale), 2)))
 
 
 def fractal_noise(
@@ -42,16 +69,15 @@ def fractal_noise(
     octaves: int = 4,
     persistence: float = 0.5,
 ) -> Field:
-    """Sum of `smooth_noise` at halving scales, zero mean, unit SD."""
-    total = np.zeros(shape, np.float32)
-    weight = 1.0
-    for octave in range(octaves):
-        size = scale / 2**octave
-        if size < 0.7:
+    """Noise with features at `octaves` halving scales, zero mean, unit SD."""
+    size = _torus(shape, scale)
+    power = _band_power(size, round(float(scale), 2)).copy()
+    for octave in range(1, octaves):
+        if scale / 2**octave < 0.7:
             break
-        total += weight * smooth_noise(rng, shape, size)
-        weight *= persistence
-    return np.asarray((total - total.mean()) / (total.std() + 1e-6), dtype=np.float32)
+        band = _band_power(size, round(float(scale) / 2**octave, 2))
+        power += np.float32(persistence ** (2 * octave)) * band
+    return _spectral(rng, shape, power)
 
 
 def star_shape(
@@ -123,6 +149,54 @@ def scatter(
             points.append((float(y), float(x)))
             kept = np.asarray(points)
     return points
+
+
+def mosaic(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    spacing: float,
+    *,
+    regularity: float = 0.8,
+    warp: float = 0.15,
+) -> tuple[NDArray[np.int32], Field]:
+    """Tile the canvas with polygons of about `spacing` pixels across.
+
+    Parameters
+    ----------
+    regularity
+        Least distance of the polygons' seeds relative to `spacing`.
+    warp
+        SD of the bending of the borders relative to `spacing`.
+
+    Returns
+    -------
+    tuple
+        HxW index of each pixel's polygon, from 0, and HxW distance to the
+        nearest border in pixels.
+    """
+    area = (shape[0] + 2 * spacing) * (shape[1] + 2 * spacing)
+    count = max(int(area / spacing**2 * 1.3), 4)
+    tries = min(4 * count, 3000)
+    seeds = np.asarray(
+        scatter(rng, shape, regularity * spacing, tries=tries, limit=count, margin=spacing)
+    )
+    if len(seeds) < 2:
+        seeds = np.asarray([(0.0, 0.0), (float(shape[0]), float(shape[1]))])
+    step = 1 if spacing < 14 else 2
+    y, x = np.mgrid[0 : shape[0] : step, 0 : shape[1] : step].astype(np.float32)
+    if warp > 0:
+        y += warp * spacing * smooth_noise(rng, shape, 0.7 * spacing)[::step, ::step]
+        x += warp * spacing * smooth_noise(rng, shape, 0.7 * spacing)[::step, ::step]
+    distance, index = cKDTree(seeds).query(np.stack([y.ravel(), x.ravel()], 1), k=2)
+    apart = np.linalg.norm(seeds[index[:, 0]] - seeds[index[:, 1]], axis=1)
+    edge = (distance[:, 1] ** 2 - distance[:, 0] ** 2) / (2 * apart + 1e-6)
+    labels = index[:, 0].reshape(y.shape).astype(np.int32)
+    border = edge.reshape(y.shape).astype(np.float32)
+    if step > 1:
+        labels = labels.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
+        border = border.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
+        border = blur(border, 0.7)
+    return labels, border
 
 
 def blur(image: NDArray[Any], sigma: float) -> Field:
