@@ -31,19 +31,19 @@ def _package_folders() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from segment_anything.build_sam import _build_sam  # type: ignore[import-untyped]
-    from segment_anything.modeling import (  # type: ignore[import-untyped]
+    from segment_anything.build_sam import _build_sam
+    from segment_anything.modeling import (
         ImageEncoderViT,
         MaskDecoder,
         PromptEncoder,
         Sam,
         TwoWayTransformer,
     )
-    from segment_anything.modeling.common import (  # type: ignore[import-untyped]
+    from segment_anything.modeling.common import (
         LayerNorm2d,
         MLPBlock,
     )
-    from segment_anything.modeling.image_encoder import (  # type: ignore[import-untyped]
+    from segment_anything.modeling.image_encoder import (
         Attention,
         Block,
         add_decomposed_rel_pos,
