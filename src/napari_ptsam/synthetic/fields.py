@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import fft, ndimage
 from scipy.spatial import cKDTree
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+_PER_RADIAN = np.float32(360 / (2 * np.pi))
+_TURN = np.linspace(0, 2 * np.pi, 362)[None, :]
 
 
 @lru_cache(maxsize=32)
@@ -119,12 +123,12 @@ def star_shape(
     xx = np.arange(x0, max(x1, x0), dtype=np.float32)[None, :] - cx
     u = (np.cos(angle) * xx + np.sin(angle) * yy) / long
     v = (-np.sin(angle) * xx + np.cos(angle) * yy) / short
-    theta = np.arctan2(v, u)
-    outline = np.ones_like(theta)
-    for k in range(2, 2 + harmonics):
-        amplitude = roughness * rng.standard_normal() / k**0.7
-        outline += amplitude * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
-    return window, np.asarray(1.0 - np.hypot(u, v) / np.maximum(outline, 0.3), dtype=np.float32)
+    order = np.arange(2, 2 + harmonics)
+    wave = roughness * rng.standard_normal(harmonics) / order**0.7
+    phase = rng.uniform(0, 2 * np.pi, harmonics)
+    around = np.maximum(1.0 + wave @ np.cos(order[:, None] * _TURN + phase[:, None]), 0.3)
+    outline = around.astype(np.float32)[((np.arctan2(v, u) + np.pi) * _PER_RADIAN).astype(np.intp)]
+    return window, np.asarray(1.0 - np.hypot(u, v) / outline, dtype=np.float32)
 
 
 def scatter(
@@ -138,16 +142,24 @@ def scatter(
 ) -> list[tuple[float, float]]:
     """Random centres (y, x) that keep at least `spacing` pixels from each other."""
     points: list[tuple[float, float]] = []
-    kept = np.empty((0, 2))
+    cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    size = max(spacing, 1e-3)
     candidates = rng.uniform(
         [-margin, -margin], [shape[0] + margin, shape[1] + margin], size=(tries, 2)
     )
-    for y, x in candidates:
+    for y, x in candidates.tolist():
         if len(points) >= limit:
             break
-        if not len(kept) or ((kept - (y, x)) ** 2).sum(1).min() >= spacing**2:
-            points.append((float(y), float(x)))
-            kept = np.asarray(points)
+        row, column = int(y // size), int(x // size)
+        near = (
+            point
+            for j in (row - 1, row, row + 1)
+            for i in (column - 1, column, column + 1)
+            for point in cells.get((j, i), ())
+        )
+        if all((y - b) ** 2 + (x - a) ** 2 >= spacing**2 for b, a in near):
+            points.append((y, x))
+            cells.setdefault((row, column), []).append((y, x))
     return points
 
 
@@ -164,7 +176,7 @@ def mosaic(
     Parameters
     ----------
     regularity
-        Least distance of the polygons' seeds relative to `spacing`.
+        1 for a honeycomb, 0 for polygons of very different sizes and shapes.
     warp
         SD of the bending of the borders relative to `spacing`.
 
@@ -174,15 +186,12 @@ def mosaic(
         HxW index of each pixel's polygon, from 0, and HxW distance to the
         nearest border in pixels.
     """
-    area = (shape[0] + 2 * spacing) * (shape[1] + 2 * spacing)
-    count = max(int(area / spacing**2 * 1.3), 4)
-    tries = min(4 * count, 3000)
-    seeds = np.asarray(
-        scatter(rng, shape, regularity * spacing, tries=tries, limit=count, margin=spacing)
-    )
-    if len(seeds) < 2:
-        seeds = np.asarray([(0.0, 0.0), (float(shape[0]), float(shape[1]))])
-    step = 1 if spacing < 14 else 2
+    rows, columns = (int(s / spacing) + 4 for s in shape)
+    lattice = np.stack(np.mgrid[0:rows, 0:columns], -1).astype(np.float64) - 1.5
+    lattice[::2, :, 1] += 0.5
+    seeds = spacing * (lattice + rng.normal(0, 0.5 * (1 - regularity), lattice.shape))
+    seeds = seeds.reshape(-1, 2) + rng.uniform(0, 0.5 * spacing, 2)
+    step = 1 if spacing < 8 else 2
     y, x = np.mgrid[0 : shape[0] : step, 0 : shape[1] : step].astype(np.float32)
     if warp > 0:
         y += warp * spacing * smooth_noise(rng, shape, 0.7 * spacing)[::step, ::step]
@@ -200,11 +209,25 @@ def mosaic(
 
 
 def blur(image: NDArray[Any], sigma: float) -> Field:
-    """Gaussian blur in y and x of an HxW or HxWxC image."""
+    """Gaussian blur in y and x of an HxW or HxWxC image.
+
+    Wide blurs are computed on a reduced grid, which they leave no trace of.
+    """
+    image = np.asarray(image, dtype=np.float32)
     if sigma <= 0.05:
-        return np.asarray(image, dtype=np.float32)
-    sigmas = (sigma, sigma) + (0.0,) * (image.ndim - 2)
-    return np.asarray(ndimage.gaussian_filter(image.astype(np.float32), sigmas), np.float32)
+        return image
+    factor = min(int(sigma / 2), min(image.shape[:2]) // 4)
+    if factor < 2:
+        sigmas = (sigma, sigma) + (0.0,) * (image.ndim - 2)
+        return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=3.0), np.float32)
+    size = (image.shape[1], image.shape[0])
+    planes = image.reshape(*image.shape[:2], -1)
+    out = np.empty_like(planes)
+    for c in range(planes.shape[2]):
+        small = np.asarray(Image.fromarray(planes[..., c]).reduce(factor))
+        small = ndimage.gaussian_filter(small, sigma / factor, truncate=3.0, mode="nearest")
+        out[..., c] = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    return out.reshape(image.shape)
 
 
 def unit_range(field: NDArray[Any]) -> Field:
