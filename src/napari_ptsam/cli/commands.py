@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ptsam.cli.progress import Progress
 from napari_ptsam.cli.targets import plan_targets
-from napari_ptsam.cli.usage import PROGRAM, UsageError
+from napari_ptsam.cli.usage import PROGRAM
 
 if TYPE_CHECKING:
-    from napari_ptsam.promptfile import PromptFile
     from napari_ptsam.specialist import Specialist, TrainStep
 
 _PHASES = {"embed": "reading and encoding", "train": "training"}
@@ -27,11 +26,12 @@ _PHASES = {"embed": "reading and encoding", "train": "training"}
 
 def train(args: argparse.Namespace) -> None:
     """Learn a specialist and write its prompt file."""
+    from napari_ptsam.promptfile import prompt_path
     from napari_ptsam.specialist import Specialist
 
-    if args.output.is_dir():
-        raise UsageError(f"{args.output} is a folder; name the prompt file to write")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    # Before the training, so that a wrong name does not cost one.
+    output = prompt_path(args.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with Progress(sys.stderr) as progress:
         specialist = Specialist.train(
             args.images,
@@ -54,8 +54,8 @@ def train(args: argparse.Namespace) -> None:
             on_step=_train_reporter(progress),
             command=args.command_line,
         )
-    specialist.save(args.output)
-    _say_trained(specialist, args.output)
+    specialist.save(output)
+    _say_trained(specialist, output)
 
 
 def _train_reporter(progress: Progress) -> Any:
@@ -140,33 +140,13 @@ def info(args: argparse.Namespace) -> None:
     """Say what a prompt file holds."""
     from napari_ptsam.promptfile import read_prompt_file
 
-    facts = _facts(read_prompt_file(args.prompt_file))
+    facts = read_prompt_file(args.prompt_file).info_dict()
     if args.json:
         print(json.dumps(facts))
         return
     for name, value in facts.items():
         shown = json.dumps(value) if isinstance(value, dict | list) else value
         print(f"{name.replace('_', ' '):22}  {shown}")
-
-
-def _facts(prompt_file: PromptFile) -> dict[str, Any]:
-    """All that a prompt file says, as plain values."""
-    metadata = prompt_file.metadata
-    return {
-        "class_name": metadata.class_name,
-        "method": metadata.method,
-        "trainable_parameters": sum(int(t.size) for t in prompt_file.tensors.values()),
-        "backbone": metadata.backbone_name,
-        "backbone_identity": metadata.backbone_identity,
-        "backbone_architecture": metadata.backbone_architecture,
-        "tensors": {name: list(t.shape) for name, t in prompt_file.tensors.items()},
-        "method_settings": metadata.method_settings,
-        "normalization": metadata.normalization,
-        "channels": metadata.channels,
-        "working_scale": metadata.working_scale,
-        "threshold": metadata.threshold,
-        "training": metadata.training,
-    }
 
 
 def backbones(args: argparse.Namespace) -> None:

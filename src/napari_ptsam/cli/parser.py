@@ -124,7 +124,7 @@ def _add_train(subparsers: Commands) -> None:
     add = parser.add_argument
     add("--images", required=True, type=Path, metavar="DIR|STACK", help="folder, stack or image")
     add("--masks", required=True, type=Path, metavar="DIR|STACK", help="masks of the same names")
-    add("-o", "--output", required=True, type=_prompt_path, metavar="NAME.ptsam.safetensors")
+    add("-o", "--output", required=True, type=Path, metavar="NAME.ptsam.safetensors")
     _add_planes(parser, "the annotated planes, inclusive; by default those with any paint")
     add("--limit", type=_positive, metavar="N", help="use at most N annotated planes")
     _add_label(parser)
@@ -290,12 +290,3 @@ def _number(text: str) -> float:
 
 def _channel(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
-
-
-def _prompt_path(text: str) -> Path:
-    path = Path(text)
-    if path.suffix != ".safetensors":
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must end with .safetensors, for instance {path.stem}.ptsam.safetensors"
-        )
-    return path
