@@ -110,7 +110,7 @@ class Augmentation:
     rotation: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
     elastic: float = 0.0
-    elastic_spacing: float = 32.0
+    elastic_spacing: float = 64.0
     noise: float = 0.0
     gamma: tuple[float, float] = (1.0, 1.0)
     brightness: float = 0.0
@@ -155,7 +155,7 @@ class Augmentation:
         """All eight augmentations that the PTSAM paper names, with our ranges.
 
         Rotation by any angle [choice: micrographs have no upright]; crop with zoom 0.75 to
-        1.33 [choice]; elastic deformation up to 0.12 of 32 px [choice: some 4 px]; flips;
+        1.33 [choice]; elastic deformation up to 0.08 of 64 px [choice: some 5 px]; flips;
         Gaussian noise up to SD 12, gamma 0.67 to 1.5, brightness +-25, contrast 0.75 to 1.33
         [choices: the change is visible, and the object stays recognisable by eye].
         """
@@ -163,7 +163,7 @@ class Augmentation:
             flips=True,
             rotation=180.0,
             zoom=(0.75, 1.33),
-            elastic=0.12,
+            elastic=0.08,
             noise=12.0,
             gamma=(0.67, 1.5),
             brightness=25.0,
