@@ -110,9 +110,8 @@ def burn_in_text_and_scale_bar(
 
 def to_uint8_rgb(image: Field) -> NDArray[np.uint8]:
     """HxW or HxWx3 in 0..1 as HxWx3 uint8; values outside are clipped."""
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    return np.asarray(np.clip(image * 255.0 + 0.5, 0, 255), dtype=np.uint8)
+    levels = np.clip(image * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
 
 
 def draw_camera_style(rng: np.random.Generator) -> dict[str, float]:

@@ -6,6 +6,7 @@ pure function of its seed. Fields are float32; lengths are in pixels.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -22,18 +23,12 @@ _PER_RADIAN = np.float32(360 / (2 * np.pi))
 _TURN = np.linspace(0, 2 * np.pi, 362)[None, :]
 
 
-@lru_cache(maxsize=32)
-def _squared_frequency(shape: tuple[int, int]) -> Field:
-    """Squared spatial frequency (cycles per pixel) of each term of a real 2D FFT."""
-    y = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
-    x = fft.rfftfreq(shape[1]).astype(np.float32)[None, :]
-    return np.asarray(y**2 + x**2, dtype=np.float32)
-
-
 @lru_cache(maxsize=64)
 def _band_power(shape: tuple[int, int], scale: float) -> Field:
     """Power spectrum of noise with features of `scale` pixels, of unit total power."""
-    power = np.exp(-((np.pi * scale) ** 2) * _squared_frequency(shape))
+    y = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
+    x = fft.rfftfreq(shape[1]).astype(np.float32)[None, :]
+    power = np.exp(-((np.pi * scale) ** 2) * (y**2 + x**2))
     power[0, 0] = 0.0
     return np.asarray(power / (power.sum() + 1e-20), dtype=np.float32)
 
@@ -57,13 +52,8 @@ def _torus(shape: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Field:
-    """Gaussian noise with features of about `scale` pixels, zero mean, unit SD.
-
-    Drawn as a spectrum and transformed once, so that the cost does not depend
-    on `scale`.
-    """
-    # Rounded so that the spectra of one type of scenes are computed only once.
-    return _spectral(rng, shape, _band_power(_torus(shape, scale), round(float(scale), 2)))
+    """Gaussian noise with features of about `scale` pixels, zero mean, unit SD."""
+    return fractal_noise(rng, shape, scale, octaves=1)
 
 
 def fractal_noise(
@@ -73,15 +63,28 @@ def fractal_noise(
     octaves: int = 4,
     persistence: float = 0.5,
 ) -> Field:
-    """Noise with features at `octaves` halving scales, zero mean, unit SD."""
-    size = _torus(shape, scale)
-    power = _band_power(size, round(float(scale), 2)).copy()
-    for octave in range(1, octaves):
-        if scale / 2**octave < 0.7:
+    """Noise with features at `octaves` halving scales, zero mean, unit SD.
+
+    Drawn as a spectrum, on a reduced grid when the finest scale allows it, so
+    that the cost does not grow with `scale`.
+    """
+    finest = scale / 2 ** (octaves - 1)
+    factor = int(np.clip(finest / 3, 1, min(shape) / 16))
+    grid = (math.ceil(shape[0] / factor), math.ceil(shape[1] / factor))
+    size = _torus(grid, scale / factor)
+    power = np.zeros((size[0], size[1] // 2 + 1), np.float32)
+    for octave in range(octaves):
+        band = scale / factor / 2**octave
+        if octave > 0 and band < 0.7:
             break
-        band = _band_power(size, round(float(scale) / 2**octave, 2))
-        power += np.float32(persistence ** (2 * octave)) * band
-    return _spectral(rng, shape, power)
+        # Rounded so that the spectra of one type of scenes are computed only once.
+        power += np.float32(persistence ** (2 * octave)) * _band_power(size, round(band, 2))
+    field = _spectral(rng, grid, power)
+    if factor > 1:
+        picture = Image.fromarray(field)
+        width, height = factor * grid[1], factor * grid[0]
+        field = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(field[: shape[0], : shape[1]], dtype=np.float32)
 
 
 def star_shape(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from napari_ptsam.synthetic.fields import Field, Mask, scatter, star_shape
 from napari_ptsam.synthetic.scene import Scene, Style, kind
 
 Shape = tuple[int, int]
+
+_SMALL = 9.0
+"""Radius in pixels below which objects may share their shape."""
 
 
 class Layer:
@@ -35,6 +38,7 @@ class Layer:
         self.centres: list[tuple[float, float]] = []
         self.radii: list[float] = []
         self.angles: list[float] = []
+        self._stamps: dict[Hashable, Field] = {}
 
     def __len__(self) -> int:
         return len(self.radii)
@@ -54,18 +58,31 @@ class Layer:
         angle: float = 0.0,
         roughness: float = 0.1,
         within: Mask | None = None,
+        stamp: Hashable = None,
     ) -> None:
-        """Put one star-shaped object on the canvas, `within` a mask if given."""
-        window, level = star_shape(
-            rng,
-            self.shape,
-            centre,
-            radius,
-            elongation=elongation,
-            angle=angle,
-            roughness=roughness,
-            harmonics=3 if radius < 7 else 6,
-        )
+        """Put one star-shaped object on the canvas, `within` a mask if given.
+
+        Small objects of the same `stamp` have the same shape, which is computed
+        only once.
+        """
+        shape, small = self.shape, stamp is not None and radius < _SMALL
+        level = self._stamps.get(stamp) if small else None
+        if level is None:
+            reach = int(2.2 * radius * math.sqrt(elongation)) + 3
+            window, level = star_shape(
+                rng,
+                (2 * reach + 1, 2 * reach + 1) if small else shape,
+                (reach, reach) if small else centre,
+                radius,
+                elongation=elongation,
+                angle=angle,
+                roughness=roughness,
+                harmonics=3 if small else 6,
+            )
+            if small:
+                self._stamps[stamp] = level
+        if small:
+            window, level = _placed(level, centre, shape)
         self.centres.append(centre)
         self.radii.append(radius)
         self.angles.append(angle)
@@ -84,7 +101,7 @@ class Layer:
         wanted = style[f"{prefix}_cover"] * area / (math.pi * radius**2)
         count = int(rng.poisson(wanted * math.exp(rng.normal(0, 0.35))))
         spacing = 2 * radius * style[f"{prefix}_apart"]
-        limit = max(min(count, 220), 1 if style[f"{prefix}_cover"] > 0.02 else 0)
+        limit = max(min(count, 180), 1 if style[f"{prefix}_cover"] > 0.02 else 0)
         heading = rng.uniform(0, math.pi)
         centres = scatter(
             rng, self.shape, spacing, tries=3 * limit + 10, limit=limit, margin=0.5 * radius
@@ -98,6 +115,7 @@ class Layer:
                 angle=heading + rng.normal(0, 0.15 + 3 * (1 - style[f"{prefix}_align"])),
                 roughness=style[f"{prefix}_rough"],
                 within=within,
+                stamp=int(rng.integers(24)),
             )
 
     def inside(self, softness: float) -> Field:
@@ -116,6 +134,20 @@ class Layer:
     def jitter(self, rng: np.random.Generator, spread: float) -> Field:
         """HxW, a random factor per object (log-normal with SD `spread`), 0 outside."""
         return self.lookup(np.exp(rng.normal(0, spread, len(self))))
+
+
+def _placed(
+    stamp: Field, centre: tuple[float, float], shape: Shape
+) -> tuple[tuple[slice, slice], Field]:
+    """Window of the canvas that a stamp around `centre` covers, and its part in there."""
+    windows, cuts = [], []
+    for middle, extent, size in zip(centre, stamp.shape, shape, strict=True):
+        start = round(middle) - extent // 2
+        low, high = max(start, 0), max(min(start + extent, size), 0)
+        low = min(low, high)
+        windows.append(slice(low, high))
+        cuts.append(slice(low - start, high - start))
+    return (windows[0], windows[1]), stamp[cuts[0], cuts[1]]
 
 
 def population(

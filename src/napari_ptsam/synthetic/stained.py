@@ -35,6 +35,7 @@ def _stain(rng: np.random.Generator) -> dict[str, float]:
         span=1.0,
         floor=0.0,
         light=style["light"] * 0.3,
+        gain=min(style["gain"], 1.03),
         haematoxylin=float(rng.uniform(0.6, 1.6)),
         eosin=float(rng.uniform(0.2, 0.7)),
         fibre_scale=log_uniform(rng, 4, 16),
@@ -190,6 +191,7 @@ def _line_gland(
                 elongation=1.5,
                 angle=t + angle,
                 roughness=0.05,
+                stamp=(int((t + angle) / math.pi * 14) % 14, int(rng.integers(3))),
             )
 
 

@@ -26,6 +26,9 @@ def _lamp(rng: np.random.Generator) -> dict[str, float]:
     style.update(
         photons=log_uniform(rng, 300, 10000),
         read=log_uniform(rng, 0.002, 0.02),
+        light=0.6 * style["light"],
+        gain=min(style["gain"], 1.1),
+        span=max(style["span"], float(rng.uniform(0.1, 0.8))),
         level=float(rng.uniform(0.35, 0.65)),
         dirt=float(rng.uniform(0.0, 0.03)),
         dirt_scale=log_uniform(rng, 3, 60),
