@@ -1,0 +1,8 @@
+"""Lazy input: folders, files and arrays as sequences of 2D planes."""
+
+from __future__ import annotations
+
+from napari_ptsam.planes.base import Part, Planes, parse_plane_ranges
+from napari_ptsam.planes.opening import open_planes
+
+__all__ = ["Part", "Planes", "open_planes", "parse_plane_ranges"]
