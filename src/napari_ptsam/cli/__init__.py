@@ -49,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _say("interrupted; what had been written so far is incomplete")
+        _say("interrupted" + (f"; {args.interrupted}" if args.interrupted else ""))
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain

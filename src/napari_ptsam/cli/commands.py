@@ -21,7 +21,7 @@ from napari_ptsam.cli.usage import PROGRAM
 if TYPE_CHECKING:
     from napari_ptsam.specialist import Specialist, TrainStep
 
-_PHASES = {"embed": "reading and encoding", "train": "training"}
+_PHASES = {"embed": "encoding", "train": "training", "refit": "training on all"}
 
 
 def train(args: argparse.Namespace) -> None:
@@ -43,6 +43,7 @@ def train(args: argparse.Namespace) -> None:
             backbone=args.backbone,
             encoder_prompts=args.encoder_prompts,
             preset=args.preset,
+            steps=args.steps,
             seed=args.seed,
             device=args.device,
             class_name=args.class_name,
@@ -65,7 +66,7 @@ def _train_reporter(progress: Progress) -> Any:
     def show(step: TrainStep) -> None:
         nonlocal held_out
         held_out = held_out if step.held_out_dice is None else step.held_out_dice
-        notes = [f"loss {step.loss:.3f}"] if step.phase == "train" else []
+        notes = [] if step.phase == "embed" else [f"loss {step.loss:.3f}"]
         if held_out is not None:
             notes.append(f"held-out Dice {held_out:.3f}")
         phase = _PHASES.get(step.phase, step.phase)
@@ -89,9 +90,14 @@ def _say_trained(specialist: Specialist, path: Path) -> None:
 def segment(args: argparse.Namespace) -> None:
     """Segment each input with a specialist."""
     from napari_ptsam.specialist import Specialist
+    from napari_ptsam.tiling import Scaling
 
     targets = plan_targets(args.inputs, args.output, axes=args.axes, channel=args.channel)
     specialist = Specialist.load(args.prompt_file, backbone=args.backbone, device=args.device)
+    if args.threshold is not None:
+        specialist.threshold = args.threshold
+    if args.scale is not None:
+        specialist.scaling = Scaling(None if args.scale == "fit" else args.scale)
     for source, output in targets:
         _segment_one(specialist, source, output, args)
 

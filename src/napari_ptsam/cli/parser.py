@@ -97,6 +97,7 @@ def _command(
     run: Callable[[argparse.Namespace], None],
     summary: str,
     epilog: str | None = None,
+    interrupted: str = "",
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
@@ -109,7 +110,7 @@ def _command(
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=interrupted)
     return parser
 
 
@@ -120,6 +121,7 @@ def _add_train(subparsers: Commands) -> None:
         commands.train,
         "learn a specialist from images and masks",
         _TRAIN_EXAMPLES,
+        "no prompt file was written; with --checkpoint FILE a run goes on from where it was",
     )
     add = parser.add_argument
     add("--images", required=True, type=Path, metavar="DIR|STACK", help="folder, stack or image")
@@ -138,6 +140,7 @@ def _add_train(subparsers: Commands) -> None:
     add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
     add("--encoder-prompts", action="store_true", help="learn prompts in the encoder too (slower)")
     add("--preset", choices=_PRESETS, default="standard", help="schedule (%(default)s)")
+    add("--steps", type=_positive, metavar="N", help="training steps, instead of the preset's")
     add("--scale", type=_scale, default="auto", metavar="auto|fit|X", help=_SCALE_HELP)
     _add_axes(parser)
     add("--seed", type=int, default=0, metavar="N", help="random seed (%(default)s)")
@@ -163,6 +166,7 @@ def _add_segment(subparsers: Commands) -> None:
         commands.segment,
         "segment images with a specialist",
         _SEGMENT_EXAMPLES,
+        "files that were complete are kept, the one being written is not",
     )
     add = parser.add_argument
     add("prompt_file", type=Path, metavar="NAME.ptsam.safetensors")
@@ -171,7 +175,7 @@ def _add_segment(subparsers: Commands) -> None:
     _add_planes(parser, "only these planes, inclusive")
     add("--probability", action="store_true", help="write probabilities too")
     add("--threshold", type=_fraction, metavar="P", help="instead of the specialist's own")
-    add("--scale", type=_scale, metavar="fit|X", help="instead of the specialist's own")
+    add("--scale", type=_fixed_scale, metavar="fit|X", help="instead of the specialist's own")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
     _add_axes(parser)
     _add_device(parser)
@@ -273,11 +277,15 @@ def _fraction(text: str) -> float:
 
 
 def _scale(text: str) -> float | str:
-    if text in ("auto", "fit"):
+    return text if text == "auto" else _fixed_scale(text)
+
+
+def _fixed_scale(text: str) -> float | str:
+    if text == "fit":
         return text
     value = _number(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, fit nor a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
