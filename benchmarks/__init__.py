@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy, measured: each module is a script that prints and writes JSON."""

@@ -1,0 +1,189 @@
+"""Test Dice after learning from 16 images: ``python -m benchmarks.fewshot``.
+
+Four methods on four data sets of real images. Every cell of the table is
+written to ``benchmarks/results/fewshot.json`` as soon as it is known, and a
+cell that is there is not run again (``--fresh`` forgets them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import data
+from benchmarks.pixel_classifier import PixelClassifier
+from benchmarks.record import RESULTS, circumstances, write_json
+from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.backbones.embedded import build_embedded
+from napari_ptsam.demo_picture import Comparison, save_comparison
+from napari_ptsam.examples import load_examples
+from napari_ptsam.labels import read_labels
+from napari_ptsam.metrics import Scores, count_overlap
+from napari_ptsam.normalize import Normalization
+from napari_ptsam.planes import open_planes
+from napari_ptsam.specialist import Specialist
+
+Predictor = Callable[[NDArray[Any]], NDArray[np.bool_]]
+"""An image as it is stored to its mask HxW."""
+
+PANEL_ROWS = 5
+"""Test images in a picture, evenly from the worst to the best."""
+
+METHODS = {
+    "ptsam-decoder": "PTSAM, decoder prompts (2,048 numbers)",
+    "ptsam-encoder": "PTSAM, decoder and encoder prompts",
+    "pixel-classifier": "Pixel classifier (random forest)",
+    "pixel-classifier-balanced": "Pixel classifier, balanced pixels",
+    "random-backbone": "PTSAM, decoder prompts, backbone of random weights",
+}
+
+
+def learn(method: str, data_set: data.DataSet, seed: int, backbone: str, preset: str) -> Predictor:
+    """Train one method on one data set."""
+    if method.startswith("pixel-classifier"):
+        return _learn_pixels(data_set, seed, balanced=method.endswith("balanced"))
+    frozen = random_backbone(backbone) if method == "random-backbone" else load_backbone(backbone)
+    specialist = Specialist.train(
+        data_set.train_images,
+        data_set.train_masks,
+        planes=data_set.train_planes,
+        backbone=frozen,
+        encoder_prompts=method == "ptsam-encoder",
+        preset=preset,
+        seed=seed,
+        class_name=data_set.target,
+    )
+    return lambda image: specialist.predict(image).mask
+
+
+def random_backbone(name: str) -> Backbone:
+    """The embedded backbone's architecture, with the weights that training starts from."""
+    shape = load_backbone(name).sam.embedded_shape
+    return Backbone(build_embedded(shape, seed=0), "embedded-random", "random", "embedded")
+
+
+def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predictor:
+    examples, normalization = load_examples(
+        open_planes(data_set.train_images),
+        open_planes(data_set.train_masks),
+        planes=data_set.train_planes,
+        normalization=Normalization(),
+    )
+    classifier = PixelClassifier(seed, balanced, jobs=-1).fit(examples)
+    return lambda image: classifier.predict(normalization.apply(image))
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """A test image as it is stored, and its mask HxW."""
+
+    key: str
+    image: NDArray[Any]
+    truth: NDArray[np.bool_]
+
+
+def test_images(data_set: data.DataSet) -> Iterator[TestImage]:
+    """Read the test images, one at a time."""
+    images, masks = open_planes(data_set.test_images), open_planes(data_set.test_masks)
+    places = {key: i for i, key in enumerate(masks.keys)}
+    for i in data_set.test_planes or range(len(images)):
+        key = images.keys[i]
+        yield TestImage(key, images.read(i), read_labels(masks, places[key]) > 0)
+
+
+def run_cell(
+    method: str, data_set: data.DataSet, options: argparse.Namespace
+) -> tuple[dict[str, Any], list[Comparison]]:
+    """Train and test one method on one data set: its figures, and rows for a picture."""
+    started = time.perf_counter()
+    predict = learn(method, data_set, options.seed, options.backbone, options.preset)
+    trained = time.perf_counter()
+    overlaps, rows = {}, []
+    for test in test_images(data_set):
+        mask = predict(test.image)
+        overlap = count_overlap(mask, test.truth)
+        overlaps[test.key] = overlap
+        caption = f"{data_set.name}, {test.key[:24]}: Dice {100 * overlap.dice:.1f} %, {method}"
+        rows.append((overlap.dice, Comparison(_shown(test.image), test.truth, mask, caption)))
+    tested = time.perf_counter()
+    rows.sort(key=lambda row: row[0])
+    chosen = np.linspace(0, len(rows) - 1, min(PANEL_ROWS, len(rows))).round().astype(int)
+    figures = Scores(overlaps).to_dict() | {
+        "train_seconds": round(trained - started, 1),
+        "test_seconds": round(tested - trained, 1),
+    }
+    return figures, [rows[i][1] for i in chosen]
+
+
+def _shown(image: NDArray[Any]) -> NDArray[np.float32]:
+    return Normalization().apply(image)
+
+
+def table(cells: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
+    """Markdown: mean test Dice in percent and its SD over images; a dash where not yet run."""
+    lines = ["| test Dice, % | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for method, title in METHODS.items():
+        found = [cells.get(f"{method}/{name}") for name in names]
+        values = [
+            f"{100 * c['dice_mean']:.1f} ± {100 * c['dice_sd']:.1f}" if c else "-" for c in found
+        ]
+        lines.append(f"| {title} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the cells that are asked for and not yet known; print the table."""
+    stored: dict[str, Any] = {"cells": {}}
+    if options.output.exists():
+        stored = json.loads(options.output.read_text(encoding="utf-8"))
+    folder = data.data_folder(options.data)
+    cells = stored["cells"]
+    for method in options.methods:
+        for name in options.only:
+            cell = f"{method}/{name}"
+            if cell in cells and not options.fresh:
+                continue
+            print(f"{cell} ...", flush=True)
+            data_set = data.load(name, folder, options.images, options.seed)
+            figures, rows = run_cell(method, data_set, options)
+            setting = {k: getattr(options, k) for k in ("images", "seed", "preset", "backbone")}
+            cells[cell] = figures | {"setting": setting, "circumstances": circumstances()}
+            write_json(options.output, stored)
+            print(f"  Dice {100 * figures['dice_mean']:.1f}, {figures['train_seconds']} s training")
+            options.panels.mkdir(parents=True, exist_ok=True)
+            save_comparison(rows, options.panels / f"{name}-{method}.png")
+    print(table(cells, data.NAMES))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=data.NAMES, default=data.NAMES)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--images", type=int, default=16, help="training images (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--backbone", default="embedded", help="name or file (%(default)s)")
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--fresh", action="store_true", help="run known cells again")
+    parser.add_argument("--output", type=Path, default=RESULTS / "fewshot.json")
+    parser.add_argument(
+        "--panels",
+        type=Path,
+        default=Path("output") / "fewshot",
+        help="folder for pictures of results (%(default)s); not for committing, as they show "
+        "images that are not ours",
+    )
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
