@@ -127,7 +127,7 @@ def star_shape(
     u = (np.cos(angle) * xx + np.sin(angle) * yy) / long
     v = (-np.sin(angle) * xx + np.cos(angle) * yy) / short
     order = np.arange(2, 2 + harmonics)
-    wave = roughness * rng.standard_normal(harmonics) / order**0.7
+    wave = roughness * rng.standard_normal(harmonics) / order
     phase = rng.uniform(0, 2 * np.pi, harmonics)
     around = np.maximum(1.0 + wave @ np.cos(order[:, None] * _TURN + phase[:, None]), 0.3)
     outline = around.astype(np.float32)[((np.arctan2(v, u) + np.pi) * _PER_RADIAN).astype(np.intp)]
@@ -190,7 +190,7 @@ def mosaic(
         nearest border in pixels.
     """
     rows, columns = (int(s / spacing) + 4 for s in shape)
-    lattice = np.stack(np.mgrid[0:rows, 0:columns], -1).astype(np.float64) - 1.5
+    lattice = np.moveaxis(np.indices((rows, columns)), 0, -1).astype(np.float64) - 1.5
     lattice[::2, :, 1] += 0.5
     seeds = spacing * (lattice + rng.normal(0, 0.5 * (1 - regularity), lattice.shape))
     seeds = seeds.reshape(-1, 2) + rng.uniform(0, 0.5 * spacing, 2)

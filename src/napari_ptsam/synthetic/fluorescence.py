@@ -42,7 +42,7 @@ def _optics(rng: np.random.Generator) -> dict[str, float]:
 def _texture(rng: np.random.Generator, shape: Shape, style: Style) -> Field:
     """Multiplicative stain texture around 1, at least 0.1."""
     noise = fractal_noise(rng, shape, style["texture_scale"], 3, 0.7)
-    return np.clip(1 + style["texture"] * noise, 0.1, 3)
+    return np.asarray(np.clip(1 + style["texture"] * noise, 0.1, 3), np.float32)
 
 
 def _glow(rng: np.random.Generator, style: Style, channels: Sequence[Field]) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def _glow(rng: np.random.Generator, style: Style, channels: Sequence[Field]) -> 
             ink = np.asarray(colorsys.hsv_to_rgb(style[f"hue{i}"] % 1.0, 0.9, 1.0), np.float32)
             light += channel[..., None] * (ink + style["bleed"] * (1 - ink))
     else:
-        light = np.sum(channels, axis=0, dtype=np.float32)
+        light = np.asarray(np.sum(channels, axis=0), np.float32)
     if style["haze"] > 0:
         light = light + style["haze"] * blur(light, style["haze_scale"])
         fog = np.clip(smooth_noise(rng, (shape[0], shape[1]), 80), 0, 3)
@@ -76,7 +76,7 @@ def _debris_style(rng: np.random.Generator, radius: float) -> dict[str, float]:
     """Debris clearly smaller or larger than objects of `radius` pixels."""
     size = radius * rng.choice([rng.uniform(0.15, 0.45), rng.uniform(1.7, 3.0)])
     size = float(np.clip(size, 1.2, 60))
-    cover = float(rng.choice([0.0, log_uniform(rng, 0.004, 0.06), log_uniform(rng, 0.004, 0.06)]))
+    cover = log_uniform(rng, 0.004, 0.06) if rng.random() < 0.8 else 0.0
     return {
         **population(rng, "debris", size, max(cover, 2.5 * cover * min(size / 40, 1))),
         "debris_light": float(rng.uniform(0.3, 1.3)),
@@ -90,6 +90,7 @@ def _nuclei_style(rng: np.random.Generator) -> dict[str, float]:
         **_optics(rng),
         **_debris_style(rng, radius),
         **population(rng, "object", radius, log_uniform(rng, 0.06, 0.75)),
+        "object_rough": float(rng.uniform(0.0, 0.1)),
         "clump": float(rng.random() < 0.3),
         "soft": float(radius * rng.uniform(0.1, 0.9)),
         "vary": float(rng.uniform(0.05, 0.6)),
@@ -107,7 +108,7 @@ def _nuclei(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
         region = None
         if style["clump"] > 0.5:
             region = smooth_noise(rng, shape, max(6 * style["object_radius"], 40)) > -0.2
-        nuclei.scatter(rng, style, "object", within=region)
+        nuclei.scatter(rng, style, "object", centred=region)
     light = nuclei.jitter(rng, style["vary"]) * (0.35 + 0.65 * nuclei.inside(style["soft"]))
     light = style["light_level"] * light * nuclei.mask * _texture(rng, shape, style)
     if style["nucleoli"] > 0:
@@ -120,9 +121,9 @@ def _nuclei(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
         light = light + style["ghosts"] * blur(
             ghosts.mask.astype(np.float32), 0.5 * style["object_radius"]
         )
-    parts = [("nucleus", nuclei.ids), ("debris", np.where(nuclei.mask, 0, debris.ids))]
-    speck = np.where(nuclei.mask, 0.3 * speck, speck)
-    return finish(_glow(rng, style, [light, speck]), parts)
+    parts = [("debris", debris.ids), ("nucleus", nuclei.ids)]
+    speck = speck * (1 - 0.7 * nuclei.mask)
+    return finish(_glow(rng, style, [np.asarray(light, np.float32), speck]), parts)
 
 
 def _cells_style(rng: np.random.Generator) -> dict[str, float]:
@@ -167,11 +168,13 @@ def _cells(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     core = core * nuclei.jitter(rng, 0.2) * (1 + 0.15 * fractal_noise(rng, shape, 6))
     if style["nucleus"] < 0:
         body = body * (1 + style["nucleus"] * np.minimum(core, 1))
-        core = np.zeros_like(core)
+        core = 0 * core
     debris, speck = _debris(rng, style, shape)
-    speck = np.where(cells.mask, 0, speck)
+    speck = speck * ~cells.mask
     dots = style["spots"] * spots.inside(style["spot_radius"]) * spots.jitter(rng, 0.3)
-    picture = _glow(rng, style, [body + speck, abs(style["nucleus"]) * core, dots])
+    picture = _glow(
+        rng, style, [np.asarray(body + speck, np.float32), abs(style["nucleus"]) * core, dots]
+    )
     parts = [
         ("debris", debris.ids),
         ("cell", cells.ids),
@@ -248,14 +251,14 @@ def _filament_style(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _path(
-    rng: np.random.Generator, start: Sequence[float], angle: float, style: Style
+    rng: np.random.Generator, start: NDArray[np.float64], angle: float, style: Style
 ) -> NDArray[np.float64]:
     """Points (x, y) of one smoothly bending line that starts at (x, y)."""
     steps = max(int(style["length"] * math.exp(rng.normal(0, 0.4)) / 4), 4)
     turn = np.cumsum(rng.normal(0, style["bend"], steps)) * 0.3
     heading = angle + np.cumsum(rng.normal(0, style["bend"], steps)) + turn
     walk = np.cumsum(4 * np.stack([np.cos(heading), np.sin(heading)], 1), axis=0)
-    return np.asarray(start) + np.vstack([[0.0, 0.0], walk])
+    return np.asarray(start + np.vstack([[0.0, 0.0], walk]), np.float64)
 
 
 def _lines(

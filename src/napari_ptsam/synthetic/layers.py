@@ -93,9 +93,23 @@ class Layer:
         self.level[window][won] = level[won]
 
     def scatter(
-        self, rng: np.random.Generator, style: Style, prefix: str, *, within: Mask | None = None
+        self,
+        rng: np.random.Generator,
+        style: Style,
+        prefix: str,
+        *,
+        within: Mask | None = None,
+        centred: Mask | None = None,
     ) -> None:
-        """Fill with objects as the style's keys `<prefix>_...` say (see `population`)."""
+        """Fill with objects as the style's keys `<prefix>_...` say (see `population`).
+
+        Parameters
+        ----------
+        within
+            Where objects may show; they are cut at its border.
+        centred
+            Where their centres may lie; they reach over its border.
+        """
         radius = style[f"{prefix}_radius"]
         area = (self.shape[0] + 2 * radius) * (self.shape[1] + 2 * radius)
         wanted = style[f"{prefix}_cover"] * area / (math.pi * radius**2)
@@ -107,6 +121,8 @@ class Layer:
             rng, self.shape, spacing, tries=3 * limit + 10, limit=limit, margin=0.5 * radius
         )
         for centre in centres:
+            if centred is not None and not _inside(centred, centre):
+                continue
             self.add(
                 rng,
                 centre,
@@ -120,7 +136,7 @@ class Layer:
 
     def inside(self, softness: float) -> Field:
         """0 outside to 1 at `softness` pixels from the outline (approximately)."""
-        return np.clip(self.depth() / max(softness, 0.3), 0, 1)
+        return np.asarray(np.clip(self.depth() / max(softness, 0.3), 0, 1), np.float32)
 
     def depth(self) -> Field:
         """Distance from the outline in pixels (approximately)."""
@@ -134,6 +150,12 @@ class Layer:
     def jitter(self, rng: np.random.Generator, spread: float) -> Field:
         """HxW, a random factor per object (log-normal with SD `spread`), 0 outside."""
         return self.lookup(np.exp(rng.normal(0, spread, len(self))))
+
+
+def _inside(mask: Mask, point: tuple[float, float]) -> bool:
+    """Whether the pixel of the mask that is nearest to a point is set."""
+    y, x = (min(max(int(p), 0), s - 1) for p, s in zip(point, mask.shape, strict=True))
+    return bool(mask[y, x])
 
 
 def _placed(
@@ -180,7 +202,7 @@ def population(
         f"{prefix}_apart": float(rng.uniform(0.55, 1.1) if apart is None else apart),
         f"{prefix}_long": float(long),
         f"{prefix}_spread": float(rng.uniform(0.05, 0.3)),
-        f"{prefix}_rough": float(rng.choice([rng.uniform(0.0, 0.06), rng.uniform(0.06, 0.2)])),
+        f"{prefix}_rough": float(rng.choice([rng.uniform(0.0, 0.05), rng.uniform(0.05, 0.15)])),
         f"{prefix}_align": float(rng.choice([0.0, rng.uniform(0.5, 1.0)])),
     }
 

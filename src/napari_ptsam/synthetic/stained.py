@@ -52,19 +52,24 @@ def _stain(rng: np.random.Generator) -> dict[str, float]:
 def _dyes(style: Style) -> NDArray[np.float32]:
     """3x3, the absorbances of haematoxylin, eosin and brown of this type's staining."""
     jitter = np.asarray([style[f"jitter{i}"] for i in range(9)], np.float32).reshape(3, 3)
-    return np.clip(np.stack([_HAEMATOXYLIN, _EOSIN, _BROWN]) + jitter, 0.02, 1.2)
+    dyes = np.stack([_HAEMATOXYLIN, _EOSIN, _BROWN]) + jitter
+    return np.asarray(np.clip(dyes, 0.02, 1.2), np.float32)
+
+
+def _reflected(position: Field, size: int) -> NDArray[np.intp]:
+    """Indices into `size` pixels of positions that are mirrored at both ends."""
+    return np.abs(position.astype(np.intp) % (2 * size - 2) - (size - 1))
 
 
 def _fibres(rng: np.random.Generator, style: Style, shape: Shape) -> Field:
     """Wavy fibrous texture, zero mean, unit SD: stretched noise along a bending heading."""
     long = style["fibre_long"]
-    tall = (int(shape[0] * 1.5) + 16, int(shape[1] * 1.5) + 16)
-    noise = fractal_noise(rng, tall, style["fibre_scale"], 3, 0.7)
+    noise = fractal_noise(rng, shape, style["fibre_scale"], 3, 0.7)
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     bend = 2.5 * style["fibre_scale"] * smooth_noise(rng, shape, 90)
     c, s = math.cos(style["fibre_turn"]), math.sin(style["fibre_turn"])
-    u = np.abs((c * x + s * y + bend) / long).astype(np.intp) % tall[1]
-    v = np.abs(c * y - s * x + bend).astype(np.intp) % tall[0]
+    u = _reflected((c * x + s * y + bend) / long, shape[1])
+    v = _reflected(c * y - s * x + bend, shape[0])
     return np.asarray(noise[v, u], np.float32)
 
 
@@ -115,10 +120,11 @@ def _tissue(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     nuclei, small, spindle = Layer(shape), Layer(shape), Layer(shape)
     hole = fractal_noise(rng, shape, 70, 3) > style["holes"]
     if not is_empty(rng):
-        nuclei.scatter(rng, style, "object", within=~hole)
+        nuclei.scatter(rng, style, "object", centred=~hole)
         if style["smalls"] > 0.5:
-            small.scatter(rng, style, "small", within=~hole & ~nuclei.mask)
-            spindle.scatter(rng, style, "spindle", within=~hole & ~nuclei.mask & ~small.mask)
+            small.scatter(rng, style, "small", within=~nuclei.mask, centred=~hole)
+            free = ~nuclei.mask & ~small.mask
+            spindle.scatter(rng, style, "spindle", within=free, centred=~hole)
     positive = rng.random(len(nuclei)) < style["brown"]
     brown = nuclei.lookup(positive.astype(np.float64)) > 0.5
     chromatin = _chromatin(rng, style, nuclei, shape)

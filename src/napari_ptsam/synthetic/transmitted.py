@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_ptsam.synthetic.camera import defocus, draw_camera_style, expose
+from napari_ptsam.synthetic.camera import draw_camera_style, expose
 from napari_ptsam.synthetic.fields import Field, blur, fractal_noise, smooth_noise
 from napari_ptsam.synthetic.layers import (
     Layer,
@@ -58,7 +58,7 @@ def _phase_style(rng: np.random.Generator) -> dict[str, float]:
         **population(rng, "object", radius, log_uniform(rng, 0.12, 1.2), apart=apart, long=long),
         **population(rng, "round", radius * rng.uniform(0.45, 0.75), 0.04, apart=1.0, long=1.0),
         **population(rng, "debris", bits, rng.choice([0.0, rng.uniform(0.003, 0.03)])),
-        "object_rough": float(rng.uniform(0.05, 0.3)),
+        "object_rough": float(rng.uniform(0.05, 0.25)),
         "halo": float(max(radius * rng.uniform(0.15, 0.5), 1.5)),
         "phase": float(rng.uniform(0.15, 0.5) * (1 if rng.random() < 0.85 else -1)),
         "flat": float(radius * rng.uniform(0.15, 0.7)),
@@ -249,7 +249,7 @@ def _organoids(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     grey = grey - style["dark_core"] * np.clip(bodies.level - 0.45, 0, 1) * 2 * ~lumens.mask
     grey = grey + style["grain"] * 0.25 * grain * bodies.mask * ~lumens.mask
     grey = grey + style["halo"] * blur(bodies.mask.astype(np.float32), wall) * ~bodies.mask
-    grey = grey - style["ghosts"] * defocus(ghosts.inside(4), 5.0) * ~bodies.mask
+    grey = grey - style["ghosts"] * blur(ghosts.inside(4), 4.0) * ~bodies.mask
     specks = debris.inside(0.7 * style["debris_radius"]) * debris.jitter(rng, 0.3)
     grey = grey - 0.35 * specks * ~bodies.mask + 0.1 * blur(specks, 4.0)
     grey = grey + style["gel"] * smooth_noise(rng, shape, 120)
