@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +28,7 @@ from napari_ptsam.cli.parser import build_parser
 from napari_ptsam.cli.targets import plan_targets
 from napari_ptsam.cli.usage import UsageError
 from napari_ptsam.errors import InputError
+from napari_ptsam.progress import Progress
 from napari_ptsam.promptfile import PromptFile, PromptMetadata, write_prompt_file
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +67,23 @@ def masks(tmp_path: Path) -> Path:
     return path
 
 
+@contextmanager
+def local_server(folder: Path) -> Iterator[str]:
+    """A web server on this machine that serves a folder; yields its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    handler = partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def scores(capsys: Capture, *arguments: str | Path) -> dict[str, float]:
     assert main(["evaluate", *map(str, arguments), "--json"]) == 0, capsys.readouterr().err
     result: dict[str, float] = json.loads(capsys.readouterr().out)
@@ -94,8 +119,9 @@ def test_every_command_in_readme_and_docs_is_valid() -> None:
 def test_the_contract_of_train_parses_to_what_was_meant() -> None:
     args = build_parser().parse_args(
         shlex.split(
-            "train --images i --masks m --planes 0-2,7 --limit 16 --backbone vit_b --encoder-prompts "
-            "--preset paper --seed 3 --device cpu --scale 1.5 --channel 2 -o x.ptsam.safetensors"
+            "train --images i --masks m --planes 0-2,7 --limit 16 --backbone vit_b "
+            "--encoder-prompts --preset paper --seed 3 --device cpu --scale 1.5 --channel 2 "
+            "-o x.ptsam.safetensors"
         )
     )
     assert (args.planes, args.limit, args.backbone) == ([0, 1, 2, 7], 16, "vit_b")
@@ -211,8 +237,6 @@ def test_every_ending_has_its_exit_code_and_words(
 
 
 def test_warnings_are_plain_notes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    import warnings
-
     def command(args: object) -> None:
         warnings.simplefilter("always")
         warnings.warn("plane 3 has no paint", stacklevel=1)
@@ -252,6 +276,56 @@ def test_info_for_people_has_one_fact_a_line(prompt_file: Path, capsys: Capture)
     lines = capsys.readouterr().out.splitlines()
     assert any(re.fullmatch(r"trainable parameters\s+2,?048", line) for line in lines)
     assert any(re.fullmatch(r"class name\s+nucleus", line) for line in lines)
+
+
+# backbones
+
+
+def test_backbones_lists_each_with_its_licence_and_whether_it_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path))
+    assert main(["backbones"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^vit_b\s+not here yet\s.*Apache-2.0", out, flags=re.MULTILINE)
+    assert str(tmp_path) in out
+
+
+def test_download_of_an_unknown_backbone_names_the_known_ones(capsys: Capture) -> None:
+    assert main(["backbones", "download", "vit_x"]) == 1
+    assert "vit_b" in capsys.readouterr().err
+
+
+def test_download_of_a_file_is_wrong_use(prompt_file: Path, capsys: Capture) -> None:
+    assert main(["backbones", "download", str(prompt_file)]) == 2
+    assert "file already" in capsys.readouterr().err
+
+
+def test_download_verifies_shows_megabytes_and_says_how_to_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from napari_ptsam.backbones import registry
+
+    content = b"weights" * 1_000_000
+    (tmp_path / "weights.pth").write_bytes(content)
+    spec = registry.BackboneSpec(
+        name="tiny",
+        title="t",
+        description="d",
+        architecture="vit_b",
+        licence="BSD-3-Clause",
+        file_name="tiny.pth",
+        url="http://set-below",
+        checksum=registry.Checksum("sha256", hashlib.sha256(content).hexdigest()),
+    )
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path / "cache"))
+    with local_server(tmp_path) as address:
+        monkeypatch.setattr(registry, "_SPECS", (replace(spec, url=f"{address}/weights.pth"),))
+        assert main(["backbones", "download", "tiny"]) == 0
+    captured = capsys.readouterr()
+    assert "downloading tiny, MB 7/7" in captured.err
+    assert "--backbone tiny" in captured.out
+    assert (tmp_path / "cache/backbones/tiny.pth").read_bytes() == content
 
 
 # evaluate
@@ -344,7 +418,10 @@ def test_one_input_is_written_where_the_user_says(name: str, sources: Path) -> N
 def test_several_inputs_each_get_their_own_place(sources: Path) -> None:
     inputs = [sources / "images", sources / "tuesday/stack.tif"]
     out = sources / "out"
-    assert [target for _, target in plan_targets(inputs, out)] == [out / "images", out / "stack.tif"]
+    assert [target for _, target in plan_targets(inputs, out)] == [
+        out / "images",
+        out / "stack.tif",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -377,8 +454,6 @@ class Terminal(io.StringIO):
 
 
 def test_progress_off_a_terminal_is_few_plain_lines() -> None:
-    from napari_ptsam.cli.progress import Progress
-
     stream, now = io.StringIO(), 0.0
     with Progress(stream, interval=5.0, clock=lambda: now) as progress:
         for done in range(1, 101):
@@ -394,8 +469,6 @@ def test_progress_off_a_terminal_is_few_plain_lines() -> None:
 
 
 def test_progress_on_a_terminal_is_one_bar_for_each_phase() -> None:
-    from napari_ptsam.cli.progress import Progress
-
     stream = Terminal()
     with Progress(stream) as progress:
         for phase in ("encoding", "training"):

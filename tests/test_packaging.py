@@ -76,9 +76,7 @@ def need_npe2() -> None:
 
 def check_discovery(installed: Path) -> dict[str, str]:
     need_npe2()
-    found: dict[str, str] = json.loads(
-        run("-c", DISCOVER, installed, ROOT / "src", cwd=installed)
-    )
+    found: dict[str, str] = json.loads(run("-c", DISCOVER, installed, ROOT / "src", cwd=installed))
     assert found["version"] == napari_ptsam.__version__
     assert "napari_ptsam.sample_data:procedural_stack" in found["commands"]
     return found

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_ptsam.cli.progress import Progress
 from napari_ptsam.demo_data import MASK_FOLDER, SETS, demo_mask, wheel_image
 from napari_ptsam.demo_picture import Comparison, save_comparison
 from napari_ptsam.errors import InputError
@@ -26,6 +25,7 @@ from napari_ptsam.labels import read_labels
 from napari_ptsam.metrics import Scores, score_planes
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes, open_planes
+from napari_ptsam.progress import Progress
 from napari_ptsam.specialist import Specialist, TrainStep
 
 DATA_VARIABLE = "NAPARI_PTSAM_DATA"

@@ -14,12 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_ptsam.cli.progress import Progress
 from napari_ptsam.cli.targets import plan_targets
-from napari_ptsam.cli.usage import PROGRAM
+from napari_ptsam.cli.usage import PROGRAM, UsageError
+from napari_ptsam.progress import Progress
 
 if TYPE_CHECKING:
-    from napari_ptsam.specialist import Specialist, TrainStep
+    from napari_ptsam.specialist import Specialist
+    from napari_ptsam.training.loop import TrainStep
 
 _PHASES = {"embed": "encoding", "train": "training", "refit": "training on all"}
 
@@ -155,12 +156,33 @@ def info(args: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):22}  {shown}")
 
 
-def backbones(args: argparse.Namespace) -> None:
+def backbones(_: argparse.Namespace) -> None:
     """List the frozen SAMs that are known by name."""
+    from napari_ptsam.backbones.download import cache_folder, local_file
+    from napari_ptsam.backbones.registry import list_backbones
+
+    for spec in list_backbones():
+        state = "ready" if local_file(spec).is_file() else "not here yet"
+        print(f"{spec.name:20}  {state:12}  {spec.title} ({spec.licence})")
+    print(f"Get one with '{PROGRAM} backbones download NAME'; files go to {cache_folder()}.")
 
 
 def download(args: argparse.Namespace) -> None:
     """Download and verify one backbone's weights."""
+    from napari_ptsam.backbones.download import fetch
+    from napari_ptsam.backbones.registry import BackboneSpec, find
+
+    spec = find(args.name)
+    if not isinstance(spec, BackboneSpec):
+        raise UsageError(f"{args.name} is a file already; '{PROGRAM} backbones' lists the names")
+    with Progress(sys.stderr) as progress:
+
+        def show(done: int, total: int | None) -> None:
+            whole = None if total is None else round(total / 1e6)
+            progress.update(f"downloading {spec.name}, MB", round(done / 1e6), whole)
+
+        path = fetch(spec, show)
+    print(f"{path}: complete and verified. Use it with --backbone {spec.name}.")
 
 
 def demo(args: argparse.Namespace) -> None:

@@ -107,9 +107,7 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # SUPPRESS keeps a --debug that was given before the command.
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
-    )
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
     parser.set_defaults(run=run, interrupted=interrupted)
     return parser
 

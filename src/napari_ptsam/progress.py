@@ -47,8 +47,8 @@ class Progress:
     ) -> None:
         self._close_bar()
 
-    def update(self, phase: str, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` steps of a phase are done.
+    def update(self, phase: str, done: int, total: int | None, note: str = "") -> None:
+        """Say that `done` of `total` steps of a phase are done; None if nobody knows how many.
 
         Parameters
         ----------
@@ -63,19 +63,21 @@ class Progress:
             self._print(phase, done, total, note)
         self._phase = phase
 
-    def _draw(self, phase: str, done: int, total: int, note: str) -> None:
+    def _draw(self, phase: str, done: int, total: int | None, note: str) -> None:
         if self._bar is None or phase != self._phase:
             self._close_bar()
             self._bar = tqdm(total=total, desc=phase, file=self._stream, dynamic_ncols=True)
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
-    def _print(self, phase: str, done: int, total: int, note: str) -> None:
+    def _print(self, phase: str, done: int, total: int | None, note: str) -> None:
         now = self._clock()
-        if phase == self._phase and done < total and now - self._printed_at < self._interval:
+        too_soon = now - self._printed_at < self._interval
+        if too_soon and phase == self._phase and done != total:
             return
         self._printed_at = now
-        print(f"{phase} {done}/{total}" + (f", {note}" if note else ""), file=self._stream)
+        share = f"{done}" if total is None else f"{done}/{total}"
+        print(f"{phase} {share}" + (f", {note}" if note else ""), file=self._stream)
         self._stream.flush()
 
     def _close_bar(self) -> None:
