@@ -69,7 +69,10 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     if head[8:9] == b"{":
         content: object = _read_safetensors(path)
     elif head.startswith((b"PK", b"\x80")):
-        content = _read_torch(path, mapped=head.startswith(b"PK"))
+        # Only archives can be mapped into memory, and only by a path, whose suffix torch obeys.
+        content = _read_torch(
+            path, mapped=head.startswith(b"PK") and path.suffix.lower() != ".safetensors"
+        )
     else:
         raise BackboneError(f"{path} is no checkpoint: {_what_instead(head)}.")
     return _without_prefix(_tensors_of(content, path))
@@ -99,9 +102,10 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path, mapped: bool) -> object:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # torch's guesses about what a bad file may be
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            source = path if mapped else file
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise BackboneError(
             f"{path} holds something else than tensors, or is damaged. Restoring it would mean to "

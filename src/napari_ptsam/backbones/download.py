@@ -52,7 +52,7 @@ class Patience:
     pause: float = 1.0
 
 
-class _InterruptedTransfer(Exception):
+class _TransferCutError(Exception):
     """A connection that failed in a way that may pass."""
 
 
@@ -128,7 +128,8 @@ def _download(
 ) -> Path:
     """Transfer into ``.part``, check, and only then give the file its name."""
     part = _beside(target, ".part")
-    _transfer(spec, target, part, progress or (lambda done, total: None), patience)
+    _transfer(spec, target, part, progress, patience)
+    _beside(part, ".etag").unlink(missing_ok=True)
     checksum = cast(Checksum, spec.checksum)
     got, web_page = file_digest(part, checksum.algorithm), _is_web_page(part)
     if got != checksum.digest:
@@ -141,13 +142,12 @@ def _download(
             + _by_hand(spec, target)
         )
     part.replace(target)
-    _beside(part, ".etag").unlink(missing_ok=True)
     _remember_verified(target, checksum)
     return target
 
 
 def _transfer(
-    spec: BackboneSpec, target: Path, part: Path, progress: Progress, patience: Patience
+    spec: BackboneSpec, target: Path, part: Path, progress: Progress | None, patience: Patience
 ) -> None:
     """Attempt after attempt until the whole file is there."""
     start = before = _size(part)
@@ -155,7 +155,7 @@ def _transfer(
     while True:
         try:
             return _attempt(spec, part, progress, patience.timeout)
-        except _InterruptedTransfer as interruption:
+        except _TransferCutError as interruption:
             now = _size(part)
             failures = 1 if now - before >= CHUNK_BYTES else failures + 1
             before = now
@@ -169,7 +169,7 @@ def _transfer(
             raise DownloadError(f"{error} {_by_hand(spec, target)}") from error
 
 
-def _attempt(spec: BackboneSpec, part: Path, progress: Progress, timeout: float) -> None:
+def _attempt(spec: BackboneSpec, part: Path, progress: Progress | None, timeout: float) -> None:
     """One connection: ask for what is missing, append it."""
     done, etag = _size(part), _beside(part, ".etag")
     headers = {"User-Agent": "napari-ptsam", "Accept-Encoding": "identity"}
@@ -199,9 +199,10 @@ def _attempt(spec: BackboneSpec, part: Path, progress: Progress, timeout: float)
             while chunk := _read(response):
                 file.write(chunk)
                 done += len(chunk)
-                progress(done, total)
+                if progress is not None:
+                    progress(done, total)
     if total is not None and done < total:
-        raise _InterruptedTransfer(f"the connection was cut after {done:,} of {total:,} bytes")
+        raise _TransferCutError(f"the connection was cut after {done:,} of {total:,} bytes")
 
 
 def _open(request: Request, part: Path, timeout: float) -> HTTPResponse | None:
@@ -214,20 +215,20 @@ def _open(request: Request, part: Path, timeout: float) -> HTTPResponse | None:
                 if error.headers.get("Content-Range") == f"bytes */{_size(part)}":
                     return None
                 part.unlink()
-                raise _InterruptedTransfer("the part that was there did not fit") from error
+                raise _TransferCutError("the part that was there did not fit") from error
             if error.code in TEMPORARY_STATUS:
-                raise _InterruptedTransfer(f"the server is busy ({error})") from error
+                raise _TransferCutError(f"the server is busy ({error})") from error
             raise DownloadError(f"{request.full_url} answered: {error}.") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise _InterruptedTransfer(f"no connection to {request.host} ({reason})") from error
+        raise _TransferCutError(f"no connection to {request.host} ({reason})") from error
 
 
 def _read(response: HTTPResponse) -> bytes:
     try:
-        return response.read(CHUNK_BYTES)
+        return response.read1(CHUNK_BYTES)  # what has arrived, so that a cut loses none of it
     except (OSError, HTTPException) as error:
-        raise _InterruptedTransfer(f"the connection was cut ({error})") from error
+        raise _TransferCutError(f"the connection was cut ({error})") from error
 
 
 def _total_bytes(response: HTTPResponse, done: int, part: Path) -> int | None:
@@ -238,7 +239,7 @@ def _total_bytes(response: HTTPResponse, done: int, part: Path) -> int | None:
         )
         if span is None or int(span[1]) != done:
             part.unlink()
-            raise _InterruptedTransfer("the server sent another part than was asked for")
+            raise _TransferCutError("the server sent another part than was asked for")
         if span[2] != "*":
             return int(span[2])
     length = response.headers.get("Content-Length", "")
@@ -247,7 +248,9 @@ def _total_bytes(response: HTTPResponse, done: int, part: Path) -> int | None:
 
 def file_digest(path: Path, algorithm: str) -> str:
     """Hexadecimal digest of a file; algorithms as in `Checksum`."""
-    digest = xxhash.xxh128() if algorithm == "xxh128" else hashlib.new(algorithm)
+    digest = (
+        xxhash.xxh128() if algorithm == "xxh128" else hashlib.new(algorithm, usedforsecurity=False)
+    )
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
