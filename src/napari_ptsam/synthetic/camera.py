@@ -119,6 +119,7 @@ def draw_camera_style(rng: np.random.Generator) -> dict[str, float]:
     dim = rng.random() < 0.2
     return {
         "blur": float(rng.choice([0.0, rng.uniform(0.4, 1.0), rng.uniform(1.0, 2.2)])),
+        "defocus": float(rng.uniform(1.0, 3.0) if rng.random() < 0.06 else 0.0),
         "photons": float(10 ** rng.uniform(1.6, 3.8)),
         "read": float(10 ** rng.uniform(-2.7, -1.4)),
         "light": float(rng.choice([0.0, rng.uniform(0.1, 0.9)])),
@@ -126,7 +127,7 @@ def draw_camera_style(rng: np.random.Generator) -> dict[str, float]:
         "gain": float(rng.uniform(1.1, 1.8) if rng.random() < 0.2 else rng.uniform(0.8, 1.05)),
         "floor": float(rng.uniform(0.0, 0.12)),
         "span": float(10 ** rng.uniform(-1.5, -0.4) if dim else rng.uniform(0.6, 1.0)),
-        "jpeg": float(rng.uniform(35, 92) if rng.random() < 0.3 else 0.0),
+        "jpeg": float(rng.uniform(35, 92) if rng.random() < 0.3 and not dim else 0.0),
         "lowres": float(rng.uniform(1.2, 2.5) if rng.random() < 0.2 else 1.0),
         "invert": 0.0,
         "text": float(rng.uniform(0.3, 1.0) if rng.random() < 0.08 else 0.0),
@@ -147,6 +148,7 @@ def expose(image: Field, style: Style, rng: np.random.Generator) -> NDArray[np.u
     """
     image = uneven_light(rng, np.asarray(image, np.float32), style.get("light", 0.0))
     image = blur(image, style.get("blur", 0.0) * float(np.exp(rng.normal(0, 0.15))))
+    image = defocus(image, style.get("defocus", 0.0))
     image = resample(image, style.get("lowres", 1.0))
     if style.get("photons", 0.0) > 0:
         image = shot_and_read_noise(rng, image, style["photons"], style.get("read", 0.0))

@@ -141,7 +141,7 @@ def _cells_style(rng: np.random.Generator) -> dict[str, float]:
         "cytoplasm": float(rng.uniform(0.2, 0.7)),
         "nucleus": float(rng.choice([-0.8, rng.uniform(0.3, 1.0)])),
         "nucleus_size": float(rng.uniform(0.3, 0.6)),
-        "spots": float(rng.uniform(0.4, 1.0) if rng.random() < 0.5 else 0.0),
+        "spots": float(rng.uniform(0.6, 1.3) if rng.random() < 0.5 else 0.0),
         "rim": float(rng.uniform(0.2, 0.8) if rng.random() < 0.4 else 0.0),
     }
 
@@ -165,13 +165,13 @@ def _cells(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     depth = cells.depth()
     body += style["rim"] * cells.mask * np.exp(-((depth / 1.8) ** 2))
     core = nuclei.inside(0.4 * style["nucleus_size"] * style["object_radius"])
-    core = core * nuclei.jitter(rng, 0.2) * (1 + 0.15 * fractal_noise(rng, shape, 6))
+    core *= nuclei.jitter(rng, 0.2) * (1 + 0.15 * fractal_noise(rng, shape, 6))
     if style["nucleus"] < 0:
         body = body * (1 + style["nucleus"] * np.minimum(core, 1))
-        core = 0 * core
+        core *= 0
     debris, speck = _debris(rng, style, shape)
     speck = speck * ~cells.mask
-    dots = style["spots"] * spots.inside(style["spot_radius"]) * spots.jitter(rng, 0.3)
+    dots = style["spots"] * spots.inside(0.5 * style["spot_radius"]) * spots.jitter(rng, 0.3)
     picture = _glow(
         rng, style, [np.asarray(body + speck, np.float32), abs(style["nucleus"]) * core, dots]
     )
@@ -304,7 +304,7 @@ def _filaments(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
         inner = np.minimum(inner * 2, 1)
     glow = np.exp(rng.normal(0, style["vary"], int(lines.max()) + 1)).astype(np.float32)
     light = inner * (1 - style["hollow"] * (inner > 0.9)) * glow[lines]
-    light = 0.8 * light * _texture(rng, shape, style)
+    light = 0.8 * light * _texture(rng, shape, style) * (1 - 0.9 * somas.mask)
     body = somas.inside(0.5 * style["soma_radius"]) * somas.jitter(rng, 0.2)
     debris, speck = _debris(rng, style, shape)
     lineage = "vessel" if style["vessel"] > 0.5 else "filament"

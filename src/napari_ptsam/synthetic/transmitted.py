@@ -133,7 +133,7 @@ def _relief(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     height += (
         style["grain"]
         * style["flat"]
-        * cells.mask
+        * (cells.mask & ~nuclei.mask)
         * (fractal_noise(rng, shape, style["grain_scale"], 2) * cells.inside(3))
     )
     dy, dx = np.gradient(blur(height, 0.8))
