@@ -1,0 +1,1 @@
+"""Pre-training of the embedded backbone on procedural scenes, from nothing."""

@@ -1,0 +1,191 @@
+"""Episodes: a few scenes of one type, and the tasks that are asked of them.
+
+A task is "all pixels of this kind". A backbone that has learned to be told
+the task by eight tokens, for thousands of procedural types, is one that a user
+can specialise with eight learned prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretraining.pool import TypeScenes
+
+LOSS_STRIDE = 2
+"""Masks come out at half the input's resolution, and are compared there."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """K crops of scenes of one type.
+
+    Attributes
+    ----------
+    images
+        Kx3xSxS float32, 0..255, stretched as a user's images are.
+    kinds, instances
+        KxSxS int64.
+    """
+
+    images: Tensor
+    kinds: Tensor
+    instances: Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """Intensity changes shared by all crops of an episode: the type stays one type."""
+
+    invert: bool
+    gamma: float
+    order: tuple[int, int, int]
+    gains: tuple[float, float, float]
+    grey: bool
+    low: float
+    high: float
+
+
+def draw_look(rng: np.random.Generator) -> Look:
+    """A random look; most are mild."""
+    colour = rng.random() < 0.3
+    return Look(
+        invert=bool(rng.random() < 0.2),
+        gamma=float(np.exp(rng.normal(0, 0.25))),
+        order=tuple(rng.permutation(3)) if colour else (0, 1, 2),
+        gains=tuple(np.exp(rng.normal(0, 0.15, 3))) if colour else (1.0, 1.0, 1.0),
+        grey=bool(rng.random() < 0.15),
+        low=float(rng.uniform(0.0, 1.0)),
+        high=float(rng.uniform(99.0, 100.0)),
+    )
+
+
+def apply_look(image: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    """HxWx3 in 0..255 to the same, percentiles stretched as in `normalize`."""
+    sample = image[::4, ::4]
+    low, high = np.percentile(sample, [look.low, look.high])
+    image = np.clip((image - low) / max(high - low, 1.0), 0, 1)
+    if look.invert:
+        image = 1 - image
+    image = image**look.gamma
+    if look.grey:
+        image = np.repeat(image.mean(2, keepdims=True), 3, 2)
+    image = image[..., list(look.order)] * np.asarray(look.gains, np.float32)
+    return np.asarray(np.clip(image, 0, 1) * 255, np.float32)
+
+
+def draw_crops(scenes: TypeScenes, count: int, size: int, rng: np.random.Generator) -> Crops:
+    """Random crops at one random zoom, each flipped and turned on its own."""
+    look = draw_look(rng)
+    side = scenes.images.shape[1]
+    zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.8))))
+    window = int(np.clip(size / zoom, 64, side))
+    parts = [
+        _crop(scenes, int(k), window, size, look, rng)
+        for k in rng.choice(len(scenes.images), count, replace=False)
+    ]
+    images, kinds, instances = (torch.stack(p) for p in zip(*parts, strict=True))
+    return Crops(images, kinds, instances)
+
+
+def _crop(
+    scenes: TypeScenes, k: int, window: int, size: int, look: Look, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    side = scenes.images.shape[1]
+    places = [tuple(rng.integers(0, side - window + 1, 2)) for _ in range(2)]
+    y, x = max(places, key=lambda p: len(np.unique(_cut(scenes.kinds[k], p, window)[::4, ::4])))
+    image = apply_look(_cut(scenes.images[k], (y, x), window).astype(np.float32), look)
+    labels = np.stack(
+        [_cut(scenes.kinds[k], (y, x), window), _cut(scenes.instances[k], (y, x), window)]
+    )
+    turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+    image, labels = np.rot90(image, turns, (0, 1)), np.rot90(labels, turns, (1, 2))
+    if flip:
+        image, labels = image[:, ::-1], labels[:, :, ::-1]
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
+    marks = torch.from_numpy(np.ascontiguousarray(labels).astype(np.float32))[None]
+    marks = F.interpolate(marks, (size, size), mode="nearest")[0].long()
+    return pixels, marks[0], marks[1]
+
+
+def _cut(plane: NDArray, corner: tuple[int, int], window: int) -> NDArray:
+    y, x = corner
+    return np.asarray(plane[y : y + window, x : x + window])
+
+
+def draw_tasks(
+    crops: Crops, count: int, rng: np.random.Generator
+) -> list[tuple[tuple[int, ...], bool]]:
+    """`count` tasks as (kinds, complement): what is asked of all crops of the episode."""
+    present = [k for k in np.flatnonzero(np.bincount(crops.kinds.cpu().numpy().ravel())) if k > 0]
+    if not present:
+        return [((1,), False)] * count
+    rng.shuffle(present)
+    tasks: list[tuple[tuple[int, ...], bool]] = []
+    for i in range(count):
+        wanted = (present[i % len(present)],)
+        if len(present) > 2 and rng.random() < 0.12:
+            wanted = (wanted[0], present[(i + 1) % len(present)])
+        tasks.append((wanted, bool(rng.random() < 0.06)))
+    return tasks
+
+
+def task_masks(crops: Crops, task: tuple[tuple[int, ...], bool]) -> Tensor:
+    """Kx1xSxS float masks of one task."""
+    wanted, complement = task
+    mask = torch.zeros_like(crops.kinds, dtype=torch.bool)
+    for kind in wanted:
+        mask |= crops.kinds == int(kind)
+    return (mask ^ complement)[:, None].float()
+
+
+def draw_instances(
+    crops: Crops, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One object in each crop, and a click or a box on it.
+
+    Returns
+    -------
+    tuple
+        Kx1xSxS masks, Kx2x2 points (x, y), Kx2 SAM point labels (1 object, 0
+        background, 2 and 3 box corners, -1 none), K bool "there was an object".
+    """
+    masks, points, labels, present = [], [], [], []
+    for instances in crops.instances:
+        areas = np.bincount(instances.cpu().numpy().ravel())
+        ids = np.flatnonzero(areas[1:] >= 24) + 1
+        found = len(ids) > 0
+        mask = instances == int(rng.choice(ids)) if found else instances < 0
+        point, label = _prompt(mask, rng) if found else (torch.zeros(2, 2), [-1, -1])
+        masks.append(mask)
+        points.append(point)
+        labels.append(torch.tensor(label))
+        present.append(found)
+    return (
+        torch.stack(masks)[:, None].float(),
+        torch.stack(points).float(),
+        torch.stack(labels),
+        torch.tensor(present),
+    )
+
+
+def _prompt(mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    if rng.random() < 0.5:
+        chosen = int(rng.integers(len(rows)))
+        return torch.tensor([[columns[chosen], rows[chosen]], [0, 0]]), [1, -1]
+    low = torch.stack([columns.min(), rows.min()]).float()
+    high = torch.stack([columns.max(), rows.max()]).float()
+    jitter = torch.from_numpy(rng.normal(0, 0.08, (2, 2))).float() * (high - low)
+    return torch.stack([low, high]) + jitter, [2, 3]
+
+
+def to_loss_size(masks: Tensor) -> Tensor:
+    """Masks averaged to the resolution at which they are compared."""
+    return F.avg_pool2d(masks, LOSS_STRIDE)

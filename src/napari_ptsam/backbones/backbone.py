@@ -1,0 +1,194 @@
+"""A frozen SAM as the rest of the project sees it: encode, decode, identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_ptsam.backbones._sam import ImageEncoderViT, MaskDecoder, Sam
+from napari_ptsam.backbones.attention import encode_vit
+from napari_ptsam.backbones.embedded import EmbeddedEncoder, TaskEncoder
+
+Embedding = tuple[Tensor, ...]
+"""BxDxhxw image embedding, then feature maps at 2 and 4 times its resolution
+where the backbone has them. What decoder prompts work on, and what is kept."""
+
+DEFAULT_MASK_INDEX = 1
+"""SAM's first of three multimask outputs (token 0 is the single-mask output)."""
+
+
+OBJECT_MASK_PIXELS = 6.0
+"""Objects narrower than this many mask pixels lose their shape."""
+
+
+class Backbone:
+    """A frozen SAM with a name and an identity computed from its tensors.
+
+    Parameters
+    ----------
+    sam
+        The network. It is put in evaluation mode and frozen.
+    name
+        Registry name, or the file's name.
+    identity
+        Digest of all tensors, see `napari_ptsam.backbones.checkpoint`.
+    architecture
+        For instance ``vit_b`` or ``embedded``.
+    """
+
+    def __init__(self, sam: Sam, name: str, identity: str, architecture: str) -> None:
+        self.sam = sam.eval().requires_grad_(False)
+        self.name = name
+        self.identity = identity
+        self.architecture = architecture
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square model input in pixels (1024 for SAM's own)."""
+        return int(self.sam.image_encoder.img_size)
+
+    @property
+    def decoder_width(self) -> int:
+        """Width of a decoder prompt (256)."""
+        return int(self.mask_decoder.transformer_dim)
+
+    @property
+    def encoder_width(self) -> int:
+        """Width of an encoder prompt (768 for ViT-B)."""
+        return int(self.sam.image_encoder.pos_embed.shape[-1])
+
+    @property
+    def encoder_depth(self) -> int:
+        """Number of encoder blocks, each with prompts of its own (12 for ViT-B)."""
+        return len(self.sam.image_encoder.blocks)
+
+    @property
+    def mask_stride(self) -> int:
+        """Side of a mask pixel in model pixels (4 for SAM's own, 2 for the embedded one)."""
+        return 2 if isinstance(self.sam.image_encoder, EmbeddedEncoder) else 4
+
+    @property
+    def wanted_object_width(self) -> float:
+        """Width in model pixels that objects should have; below it, planes are tiled."""
+        return OBJECT_MASK_PIXELS * self.mask_stride
+
+    @property
+    def mask_decoder(self) -> MaskDecoder:
+        """SAM's mask decoder."""
+        return self.sam.mask_decoder
+
+    @property
+    def task_encoder(self) -> TaskEncoder | None:
+        """Maps examples to a starting point for decoder prompts, where there is one."""
+        return cast("TaskEncoder | None", getattr(self.sam, "task_encoder", None))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.sam.pixel_mean.device
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the weights; returns itself."""
+        self.sam.to(device)
+        return self
+
+    def normalise_input(self, images: Tensor, contents: Sequence[tuple[int, int]]) -> Tensor:
+        """SAM's mean and SD; the padding becomes 0 after them, as in SAM.
+
+        Parameters
+        ----------
+        images
+            Bx3xSxS, 0..255.
+        contents
+            For each image the rows and columns, from the top left, that it fills.
+        """
+        images = (images.to(self.device) - self.sam.pixel_mean) / self.sam.pixel_std
+        for image, (rows, columns) in zip(images, contents, strict=True):
+            image[:, rows:] = 0
+            image[:, :, columns:] = 0
+        return images
+
+    def encode(self, images: Tensor, prompts: Tensor | None = None) -> Embedding:
+        """Image embedding of Bx3xSxS inputs from `normalise_input`.
+
+        Parameters
+        ----------
+        prompts
+            Encoder prompts, depth x n x width (PTSAM, section 3.2), or None.
+        """
+        encoder = self.sam.image_encoder
+        if isinstance(encoder, EmbeddedEncoder):
+            return encoder(images, prompts)
+        return (encode_vit(cast(ImageEncoderViT, encoder), images, prompts),)
+
+    def decode(
+        self, embedding: Embedding, prompts: Tensor, mask_index: int = DEFAULT_MASK_INDEX
+    ) -> Tensor:
+        """Mask logits Bx1xhxw for decoder prompts, nx256 or Bxnx256.
+
+        The "no-prompt" dense embedding is added as SAM does without a mask.
+        """
+        masks, _ = decode_masks(self.sam, embedding, prompts)
+        return masks[:, mask_index : mask_index + 1]
+
+
+def decode_masks(sam: nn.Module, embedding: Embedding, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """All masks and their predicted IoU: one prompt set for each image.
+
+    SAM's own `predict_masks` serves many prompts on one image and repeats the
+    image for each; here images and prompt sets come in pairs.
+
+    Parameters
+    ----------
+    embedding
+        Of B images.
+    prompts
+        Bxnx256, or nx256 for all images alike. Appended after SAM's five
+        output tokens, so that the slice of mask tokens stays.
+
+    Returns
+    -------
+    tuple
+        Bx4xhxw logits and Bx4 predicted IoU.
+    """
+    decoder = cast(MaskDecoder, sam.mask_decoder)
+    image, finer = embedding[0], embedding[1:]
+    batch, channels, height, width = image.shape
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    if prompts.dim() == 2:
+        prompts = prompts.expand(batch, -1, -1)
+    tokens = torch.cat([tokens.expand(batch, -1, -1), prompts.to(tokens.dtype)], dim=1)
+    no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).to(image.dtype)
+    positions = sam.prompt_encoder.pe_layer((height, width))[None].to(image.dtype)
+    # One type throughout: a stray float32 term would promote the whole stream under autocast.
+    hidden, source = decoder.transformer(
+        image + no_mask, positions.expand(batch, -1, -1, -1), tokens.to(image.dtype)
+    )
+    mask_tokens = hidden[:, 1 : 1 + decoder.num_mask_tokens]
+    upscaled = _upscale(
+        decoder, source.transpose(1, 2).reshape(batch, channels, height, width), finer
+    )
+    weights = torch.stack(
+        [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1
+    )
+    masks = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
+    return masks, decoder.iou_prediction_head(hidden[:, 0])
+
+
+def _upscale(decoder: MaskDecoder, source: Tensor, finer: Embedding) -> Tensor:
+    """SAM's upscaling, with finer features added where the backbone has them."""
+    if not finer:
+        return cast(Tensor, decoder.output_upscaling(source))
+    first, norm, activation, second, last_activation = decoder.output_upscaling
+    quarter, half = finer
+    upscaled = activation(norm(first(source) + quarter))
+    return cast(Tensor, last_activation(second(upscaled) + half))
+
+
+def resize_logits(logits: Tensor, size: int) -> Tensor:
+    """Bilinear upsampling of logits to size x size, as SAM does after its decoder."""
+    return F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)

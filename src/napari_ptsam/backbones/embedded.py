@@ -1,0 +1,312 @@
+"""The small SAM that ships inside the package.
+
+It is a SAM in all that matters to a specialist: `segment_anything`'s own
+transformer blocks, prompt encoder and mask decoder of width 256. Three things
+differ, so that a model of 10 million numbers can draw thin and small objects:
+
+* a convolutional stem stands in place of the 16x16 patch projection;
+* image embeddings are at a stride of 8 pixels, context being computed by the
+  transformer at a stride of 16;
+* features at strides 4 and 2 are handed to the mask decoder's upscaling (as
+  SAM 2 does), so that masks come out at half the input's resolution.
+
+A fourth part, the `TaskEncoder`, turns example images and their masks into
+eight decoder prompts: the starting point of a user's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_ptsam.backbones._sam import (
+    Block,
+    LayerNorm2d,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from napari_ptsam.backbones.attention import run_block
+from napari_ptsam.errors import BackboneError
+
+PROMPT_COUNT = 8
+"""Decoder prompts that the task encoder makes (n_md of PTSAM, section 3.2)."""
+
+DECODER_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class EmbeddedShape:
+    """Sizes of an embedded SAM.
+
+    Attributes
+    ----------
+    input_size
+        Side of the square input in pixels, a multiple of 16.
+    stem
+        Channels at strides 2, 4 and 8.
+    width, depth, heads
+        Of the transformer, which runs at stride 16.
+    window
+        Side of the attention windows, in tokens.
+    global_blocks
+        Blocks that attend to the whole image instead of windows.
+    """
+
+    input_size: int = 256
+    stem: tuple[int, int, int] = (32, 64, 128)
+    width: int = 192
+    depth: int = 6
+    heads: int = 6
+    window: int = 8
+    global_blocks: tuple[int, ...] = (1, 3, 5)
+
+
+def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+        nn.GroupNorm(8, channels_out),
+        nn.GELU(),
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside an identity path, BxCxHxW to BxCxHxW."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(8, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x + self.norm(self.second(self.first(x))))
+
+
+class EmbeddedEncoder(nn.Module):
+    """Images to an embedding and two finer feature maps.
+
+    `forward` takes Bx3xSxS and returns Bx256xS/8xS/8, Bx64xS/4xS/4 and
+    Bx32xS/2xS/2.
+    """
+
+    def __init__(self, shape: EmbeddedShape) -> None:
+        super().__init__()
+        half, quarter, eighth = shape.stem
+        grid = shape.input_size // 16
+        self.img_size = shape.input_size
+        self.stem_half = nn.Sequential(_convolution(3, half, 2), _convolution(half, half))
+        self.stem_quarter = nn.Sequential(_convolution(half, quarter, 2), Residual(quarter))
+        self.stem_eighth = nn.Sequential(
+            _convolution(quarter, eighth, 2), Residual(eighth), Residual(eighth)
+        )
+        self.patch_embed = nn.Conv2d(eighth, shape.width, 3, 2, padding=1)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, shape.width))
+        self.blocks = nn.ModuleList(
+            Block(
+                dim=shape.width,
+                num_heads=shape.heads,
+                use_rel_pos=True,
+                window_size=0 if i in shape.global_blocks else shape.window,
+                input_size=(grid, grid),
+            )
+            for i in range(shape.depth)
+        )
+        self.context = nn.Conv2d(shape.width, DECODER_WIDTH, 1)
+        self.lateral_eighth = nn.Conv2d(eighth, DECODER_WIDTH, 1)
+        self.neck = nn.Sequential(
+            LayerNorm2d(DECODER_WIDTH),
+            nn.Conv2d(DECODER_WIDTH, DECODER_WIDTH, 3, padding=1, bias=False),
+            LayerNorm2d(DECODER_WIDTH),
+        )
+        quarter_out, half_out = DECODER_WIDTH // 4, DECODER_WIDTH // 8
+        self.top_quarter = nn.Conv2d(DECODER_WIDTH, quarter_out, 1)
+        self.lateral_quarter = nn.Conv2d(quarter, quarter_out, 1)
+        self.refine_quarter = Residual(quarter_out)
+        self.top_half = nn.Conv2d(quarter_out, half_out, 1)
+        self.lateral_half = nn.Conv2d(half, half_out, 1)
+        self.refine_half = Residual(half_out)
+
+    def forward(self, images: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Encode normalised images.
+
+        Parameters
+        ----------
+        images
+            Bx3xSxS, S a multiple of 16.
+        prompts
+            Encoder prompts, depth x n x width, or None.
+        """
+        half = self.stem_half(images)
+        quarter = self.stem_quarter(half)
+        eighth = self.stem_eighth(quarter)
+        tokens = self.patch_embed(eighth).permute(0, 2, 3, 1)
+        tokens = tokens + self._positions(tokens.shape[1], tokens.shape[2])
+        for i, block in enumerate(self.blocks):
+            tokens = run_block(block, tokens, None if prompts is None else prompts[i])
+        context = self.context(tokens.permute(0, 3, 1, 2))
+        embedding = self.neck(_double(context) + self.lateral_eighth(eighth))
+        quarter = self.refine_quarter(
+            _double(self.top_quarter(embedding)) + self.lateral_quarter(quarter)
+        )
+        half = self.refine_half(_double(self.top_half(quarter)) + self.lateral_half(half))
+        return embedding, quarter, half
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """The position embedding, resampled for inputs of another size."""
+        if (height, width) == self.pos_embed.shape[1:3]:
+            return self.pos_embed
+        grid = self.pos_embed.permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, (height, width), mode="bilinear", antialias=True)
+        return grid.permute(0, 2, 3, 1)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class TaskEncoder(nn.Module):
+    """Example embeddings and their masks to decoder prompts.
+
+    Object, background and their border are each averaged over the embedding
+    and the finer features; a small network maps the averages to prompts.
+    Several examples are averaged region by region, so that their order and
+    number do not matter.
+    """
+
+    def __init__(self, hidden: int = 256) -> None:
+        super().__init__()
+        features = DECODER_WIDTH + DECODER_WIDTH // 4 + DECODER_WIDTH // 8
+        self.norm = nn.LayerNorm(3 * features)
+        self.layers = nn.Sequential(
+            nn.Linear(3 * features, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, PROMPT_COUNT * DECODER_WIDTH),
+        )
+        self.base = nn.Parameter(0.1 * torch.randn(PROMPT_COUNT, DECODER_WIDTH))
+
+    @staticmethod
+    def statistics(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Tensor:
+        """Means of all features over object, background and border.
+
+        Parameters
+        ----------
+        embedding
+            As `EmbeddedEncoder` returns it, for B images.
+        masks, valid
+            Bx1xHxW float, 1 where the object is and where pixels count.
+
+        Returns
+        -------
+        Tensor
+            Bx3x(F+1): three regions, each with F summed features, weighted,
+            and the weight itself last; sums over examples stay sums.
+        """
+        parts = []
+        for level in embedding:
+            size = level.shape[-2:]
+            weight = F.adaptive_avg_pool2d(valid, size)
+            inside = F.adaptive_avg_pool2d(masks * valid, size)
+            outside = weight - inside
+            border = 4.0 * inside * outside
+            regions = torch.cat([inside, outside, border], 1).flatten(2)
+            area = regions.sum(-1, keepdim=True) + 1e-4
+            sums = regions @ level.flatten(2).transpose(1, 2).to(regions.dtype)
+            parts.append(sums / area)
+        weight = torch.stack([masks.mul(valid).mean((1, 2, 3)), valid.mean((1, 2, 3))], 1)
+        present = torch.stack([weight[:, 0], weight[:, 1] - weight[:, 0], weight[:, 0]], 1)
+        return torch.cat([torch.cat(parts, -1), present.clamp(min=0.0)[..., None]], -1)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """Prompts from K examples of each of B tasks: BxKx3x(F+1) to Bx8x256."""
+        means, present = statistics[..., :-1], statistics[..., -1:]
+        weight = (present + 1e-6).sqrt()
+        pooled = (means * weight).sum(1) / weight.sum(1)
+        prompts: Tensor = self.layers(self.norm(pooled.flatten(1)))
+        return self.base + prompts.view(-1, PROMPT_COUNT, DECODER_WIDTH)
+
+
+def build_embedded(shape: EmbeddedShape | None = None, seed: int = 0) -> Sam:
+    """A randomly initialised embedded SAM, deterministic given the seed.
+
+    Returns
+    -------
+    Sam
+        `segment_anything`'s container with the small encoder and one more
+        part, `task_encoder`.
+    """
+    shape = shape or EmbeddedShape()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grid = shape.input_size // 8
+        sam = Sam(
+            image_encoder=EmbeddedEncoder(shape),
+            prompt_encoder=PromptEncoder(
+                embed_dim=DECODER_WIDTH,
+                image_embedding_size=(grid, grid),
+                input_image_size=(shape.input_size, shape.input_size),
+                mask_in_chans=16,
+            ),
+            mask_decoder=MaskDecoder(
+                transformer_dim=DECODER_WIDTH,
+                transformer=TwoWayTransformer(
+                    depth=2, embedding_dim=DECODER_WIDTH, mlp_dim=2048, num_heads=8
+                ),
+            ),
+        )
+        sam.task_encoder = TaskEncoder()
+        nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
+    return sam
+
+
+def shape_of_state(state: Mapping[str, Tensor]) -> EmbeddedShape | None:
+    """Sizes of the embedded SAM in a state dict, or None when it is another model."""
+    if "image_encoder.stem_half.0.0.weight" not in state:
+        return None
+    position = state["image_encoder.pos_embed"]
+    blocks = {int(k.split(".")[2]) for k in state if k.startswith("image_encoder.blocks.")}
+    grid, width = position.shape[1], position.shape[3]
+    if not blocks:
+        raise BackboneError("This embedded backbone has no transformer blocks; it is damaged.")
+    spans = {i: state[f"image_encoder.blocks.{i}.attn.rel_pos_h"].shape for i in blocks}
+    windowed = [span[0] for span in spans.values() if span[0] != 2 * grid - 1]
+    return EmbeddedShape(
+        input_size=grid * 16,
+        stem=(
+            state["image_encoder.stem_half.0.0.weight"].shape[0],
+            state["image_encoder.stem_quarter.0.0.weight"].shape[0],
+            state["image_encoder.stem_eighth.0.0.weight"].shape[0],
+        ),
+        width=width,
+        depth=len(blocks),
+        heads=width // spans[0][1],
+        window=(min(windowed) + 1) // 2 if windowed else 0,
+        global_blocks=tuple(sorted(i for i, s in spans.items() if s[0] == 2 * grid - 1)),
+    )
+
+
+def load_embedded(state: Mapping[str, Tensor]) -> Sam:
+    """An embedded SAM with the weights of a state dict, as float32.
+
+    Raises
+    ------
+    BackboneError
+        If tensors are missing, or do not fit together.
+    """
+    shape = shape_of_state(state)
+    if shape is None:
+        raise BackboneError("These are not the weights of an embedded backbone.")
+    sam = build_embedded(shape)
+    try:
+        sam.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise BackboneError(
+            f"The embedded backbone's weights do not fit together: {str(error)[:300]}. They were "
+            "made by another version of napari-ptsam, or are damaged."
+        ) from error
+    return sam

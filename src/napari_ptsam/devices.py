@@ -1,0 +1,61 @@
+"""Where to compute, and what to say when its memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from napari_ptsam.errors import InputError, OutOfMemoryError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device behind ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
+    if name == "auto":
+        return torch.device(next(n for n in ("cuda", "mps", "cpu") if available[n]))
+    base = name.split(":", 1)[0]
+    if not available.get(base):
+        usable = ", ".join(n for n, there in available.items() if there)
+        raise InputError(
+            f"The device '{name}' is not available on this machine; use 'auto' or one of: {usable}."
+        )
+    return torch.device(name)
+
+
+def _has_mps() -> bool:
+    return bool(torch.backends.mps.is_available())
+
+
+@contextmanager
+def computing(device: torch.device) -> Iterator[None]:
+    """Translate the device's out-of-memory errors into the project's own.
+
+    Raises
+    ------
+    OutOfMemoryError
+        With what to change.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(_memory_text(device)) from error
+    except RuntimeError as error:
+        # The CPU's allocator has no exception of its own.
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise OutOfMemoryError(_memory_text(device)) from error
+        raise
+
+
+def _memory_text(device: torch.device) -> str:
+    return (
+        f"The memory of '{device}' is full. Close other programs that use it, choose a smaller "
+        "backbone or working scale, train without encoder prompts, or use the device 'cpu'."
+    )

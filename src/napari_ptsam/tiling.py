@@ -1,0 +1,171 @@
+"""From a plane to square model inputs and back: working scale, tiles, blending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from napari_ptsam.errors import InputError, PromptFileError
+from napari_ptsam.training.augment import Annotated
+
+OVERLAP = 0.25
+"""Share of a tile that it has in common with the next one, at least."""
+
+MAX_SCALE = 2.0
+"""Enlarging further shows the model no more than the camera saw."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Model pixels per image pixel: a fixed factor, or None to fit the whole image in.
+
+    With a fixed factor a plane that does not fit the model's input is cut into tiles.
+    """
+
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.factor is not None and not 0.01 <= self.factor <= 16:
+            raise InputError(
+                f"The working scale is a factor from 0.01 to 16 (model pixels per image pixel) "
+                f"or 'fit', not {self.factor}."
+            )
+
+    def scale_for(self, shape: tuple[int, ...], size: int) -> float:
+        """The factor for a plane of HxW pixels and a model input of `size`."""
+        return size / max(shape[:2]) if self.factor is None else self.factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a prompt file stores it."""
+        if self.factor is None:
+            return {"mode": "fit"}
+        return {"mode": "fixed", "factor": self.factor}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Scaling:
+        """From a prompt file.
+
+        Raises
+        ------
+        PromptFileError
+            If the mode is unknown.
+        """
+        if values.get("mode") == "fit":
+            return cls(None)
+        if values.get("mode") == "fixed":
+            return cls(float(values["factor"]))
+        raise PromptFileError(
+            f"The prompt file's working scale is {values}; this version knows the modes 'fit' "
+            "and 'fixed'. A newer napari-ptsam may read it."
+        )
+
+
+def object_thickness(examples: Sequence[Annotated]) -> float | None:
+    """Typical width of the annotated objects in image pixels, None without any object.
+
+    The diameter of the largest disc inside each connected object; the median over all object
+    pixels, so that specks do not decide. For a network of membranes it is their width.
+    """
+    widths: list[NDArray[np.float32]] = []
+    weights: list[NDArray[np.int64]] = []
+    for example in examples:
+        if not example.mask.any():
+            continue
+        labels, count = ndimage.label(np.pad(example.mask, 1))
+        depth = ndimage.distance_transform_edt(labels > 0)
+        ids = np.arange(1, count + 1)
+        widths.append(2 * np.asarray(ndimage.maximum(depth, labels, ids), np.float32) - 1)
+        weights.append(np.bincount(labels.ravel())[1:])
+    if not widths:
+        return None
+    width, weight = np.concatenate(widths), np.concatenate(weights)
+    order = np.argsort(width)
+    middle = np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)
+    return float(width[order][middle])
+
+
+def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float) -> Scaling:
+    """Fit whole images in, unless the objects would become too small: then tiles.
+
+    Parameters
+    ----------
+    examples
+        Annotated images.
+    size
+        Side of the model's input.
+    wanted_width
+        Width in model pixels that objects should at least have.
+    """
+    width = object_thickness(examples)
+    fits = [size / max(e.image.shape[:2]) for e in examples]
+    if width is None or width * float(np.median(fits)) >= wanted_width:
+        return Scaling(None)
+    return Scaling(round(min(wanted_width / max(width, 1.0), MAX_SCALE), 3))
+
+
+def scaled_size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
+    """Height and width of a plane in model pixels, at least 1."""
+    height, width = (max(int(side * scale + 0.5), 1) for side in shape[:2])
+    return height, width
+
+
+def tile_offsets(scaled: tuple[int, int], size: int) -> list[tuple[int, int]]:
+    """Top left corners, in model pixels, of evenly spread tiles that cover the scaled plane."""
+    rows, columns = (_starts(length, size) for length in scaled)
+    return [(row, column) for row in rows for column in columns]
+
+
+def _starts(length: int, size: int) -> list[int]:
+    if length <= size:
+        return [0]
+    count = int(np.ceil((length - size) / (size * (1 - OVERLAP)))) + 1
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def blend(
+    logits: Tensor,
+    offsets: Sequence[tuple[int, int]],
+    scaled: tuple[int, int],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Tiles of logits to one map of probabilities at the plane's own resolution.
+
+    Parameters
+    ----------
+    logits
+        Nx1xSxS at the model's input size.
+    offsets
+        Corner of each tile in the scaled plane.
+    scaled
+        Height and width of the scaled plane.
+    shape
+        Height and width of the plane.
+
+    Returns
+    -------
+    NDArray
+        HxW float32, 0..1. Where tiles overlap, each weighs by its distance to its border.
+    """
+    size = logits.shape[-1]
+    ramp = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).float()
+    weight = torch.outer(ramp, ramp)
+    height, width = scaled
+    total = torch.zeros(height, width)
+    weights = torch.zeros(height, width)
+    for tile, (row, column) in zip(logits[:, 0].float().cpu(), offsets, strict=True):
+        rows, columns = min(size, height - row), min(size, width - column)
+        window = (slice(row, row + rows), slice(column, column + columns))
+        total[window] += tile[:rows, :columns] * weight[:rows, :columns]
+        weights[window] += weight[:rows, :columns]
+    merged = (total / weights)[None, None]
+    if scaled != tuple(shape):
+        merged = F.interpolate(merged, tuple(shape), mode="bilinear", align_corners=False)
+    return np.asarray(merged[0, 0].sigmoid().numpy(), np.float32)
