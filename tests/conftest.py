@@ -15,9 +15,8 @@ needs_trained_weights = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="session")
-def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint file of a tiny, randomly initialised SAM: 64 px input, two blocks."""
+def write_tiny_backbone(path: Path, seed: int) -> Path:
+    """Write a checkpoint of a tiny, randomly initialised SAM: 64 px input, two blocks."""
     from safetensors.torch import save_file
 
     from napari_ptsam.backbones.embedded import EmbeddedShape, build_embedded
@@ -25,7 +24,12 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = EmbeddedShape(
         input_size=64, stem=(8, 16, 16), width=32, depth=2, heads=2, window=2, global_blocks=(1,)
     )
-    path = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
-    state = build_embedded(shape, seed=0).state_dict()
+    state = build_embedded(shape, seed=seed).state_dict()
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint file of a SAM that is quick, and has learned nothing."""
+    return write_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny.safetensors", seed=0)
