@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-
 from conftest import needs_trained_weights, write_tiny_backbone
+
 from napari_ptsam.cli import main
 from napari_ptsam.promptfile import read_prompt_file
 from napari_ptsam.sample_data import procedural_stack
