@@ -1,0 +1,1 @@
+"""Procedural microscopy: scenes drawn from a seed, with the truth of every pixel."""
