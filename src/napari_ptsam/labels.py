@@ -95,6 +95,6 @@ def _whole(values: NDArray[Any], where: str) -> NDArray[Any]:
             f"The mask {where} has values that are not whole numbers, so they are no labels. If "
             "they are probabilities, cut them at 0.5 and save 0 and 1."
         )
-    if np.abs(values).max() > _LARGEST:
+    if np.abs(values.astype(np.float64)).max() > _LARGEST:
         raise InputError(f"The mask {where} has labels beyond {_LARGEST}. Number them anew.")
     return values

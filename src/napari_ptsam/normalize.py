@@ -113,7 +113,7 @@ class Normalization:
         else:
             low, high = self.range
         grey = _stretch(pixels, low, high)
-        return np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
+        return grey if grey.shape[2] == 3 else grey.repeat(3, axis=2)
 
     def _limits(
         self, sample: NDArray[Any], pixels: NDArray[Any] | None = None

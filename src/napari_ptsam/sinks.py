@@ -115,8 +115,9 @@ class ZarrSink:
         """Add a plane, HxW."""
         _check_shape(self._path, plane.shape, self._plane_shape)
         # Of no leading axes, unravelling 0 gives the empty position.
-        position = tuple(map(int, np.unravel_index(self._written, self._leading)))
-        self._array[position + (slice(None), slice(None))] = plane
+        position = np.unravel_index(self._written, self._leading)
+        place: tuple[int | slice, ...] = (*map(int, position), slice(None), slice(None))
+        self._array[place] = plane
         self._written += 1
 
     def finish(self) -> None:

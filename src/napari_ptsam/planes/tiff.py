@@ -39,8 +39,9 @@ def open_tiff(path: Path, *, alone: bool = True) -> Stored:
         file.close()
         raise
     axes = series.axes
-    # Q stands for "unknown"; anything without rows and columns is no image to tifffile.
-    known = "Q" not in axes and {"Y", "X"} <= set(axes) and len(set(axes)) == len(axes)
+    # Q stands for "unknown"; a single one that counts pages is as good as depth.
+    unclear = "Q" in axes[1:] or len(set(axes)) < len(axes)
+    known = not unclear and {"Y", "X"} <= set(axes)
     return Stored(
         str(path), series.shape, series.dtype, pages, axes if known else None, names, scale
     )
@@ -88,8 +89,20 @@ class _Pages:
             page = self._series[number]
             if page is None:
                 raise InputError(f"{self._handle.name} lacks its plane {number}.")
-            data = page.asarray()
+            data = _decode(page)
         return np.asarray(data).reshape(self._inner)
+
+
+def _decode(page: tifffile.TiffPage | tifffile.TiffFrame) -> NDArray[Any]:
+    handle = page.parent.filehandle
+    if not handle.closed:
+        return page.asarray()
+    # A sister file of an OME-TIFF of several files; they are not all kept open.
+    handle.open()
+    try:
+        return page.asarray()
+    finally:
+        handle.close()
 
 
 def _main_series(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
