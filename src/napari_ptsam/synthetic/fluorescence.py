@@ -167,7 +167,7 @@ def _cells(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     core = nuclei.inside(0.4 * style["nucleus_size"] * style["object_radius"])
     core *= nuclei.jitter(rng, 0.2) * (1 + 0.15 * fractal_noise(rng, shape, 6))
     if style["nucleus"] < 0:
-        body = body * (1 + style["nucleus"] * np.minimum(core, 1))
+        body *= 1 + style["nucleus"] * np.minimum(core, 1)
         core *= 0
     debris, speck = _debris(rng, style, shape)
     speck = speck * ~cells.mask
