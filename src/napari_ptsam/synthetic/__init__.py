@@ -1,1 +1,22 @@
-"""Procedural microscopy: scenes drawn from a seed, with the truth of every pixel."""
+"""Endless procedural micrographs with masks, to train a small backbone on.
+
+Nothing here was measured on any real picture. A type of scenes is a pure
+function of its seed, and a scene of its type and its own seed.
+"""
+
+from __future__ import annotations
+
+from napari_ptsam.synthetic.catalogue import FAMILIES, SceneType, draw_type, render
+from napari_ptsam.synthetic.scene import KINDS, Family, Scene, Style, kind
+
+__all__ = [
+    "FAMILIES",
+    "KINDS",
+    "Family",
+    "Scene",
+    "SceneType",
+    "Style",
+    "draw_type",
+    "kind",
+    "render",
+]

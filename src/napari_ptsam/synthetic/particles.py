@@ -22,6 +22,7 @@ def _microscope(rng: np.random.Generator) -> dict[str, float]:
     style = draw_camera_style(rng)
     style["photons"] = 10 ** rng.uniform(1.3, 3.3)
     style["light"] = style["light"] * 0.4
+    style["span"] = max(style["span"], rng.uniform(0.2, 0.6))
     style["strip"] = float(rng.uniform(0.05, 0.12) if rng.random() < 0.25 else 0.0)
     style["strip_light"] = float(rng.choice([0.0, 0.05, 0.9]))
     if rng.random() < 0.25:
@@ -92,7 +93,7 @@ def _tem_style(rng: np.random.Generator) -> dict[str, float]:
         **draw_form(rng, "bit", "lump"),
         "bits": float(rng.choice([0.0, rng.uniform(2, 25)])),
         "bit_radius": float(np.clip(size["radius"] * rng.choice([0.25, 0.35, 1.8]), 1.2, 30)),
-        "opacity": log_uniform(rng, 0.25, 2.5),
+        "opacity": log_uniform(rng, 0.35, 2.5),
         "solidness": float(rng.uniform(0.2, 1.2)),
         "diffraction": float(rng.choice([0.0, rng.uniform(0.1, 0.5)])),
         "shell": float(rng.uniform(0.45, 0.8) if wide and rng.random() < 0.25 else 0.0),

@@ -1,0 +1,313 @@
+"""Families without a named specimen: materials, regions of texture, random objects, networks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_ptsam.synthetic.camera import draw_camera_style, expose
+from napari_ptsam.synthetic.fields import (
+    Field,
+    Mask,
+    blur,
+    fractal_noise,
+    mosaic,
+    scatter,
+    smooth_noise,
+)
+from napari_ptsam.synthetic.layers import (
+    Layer,
+    Shape,
+    finish,
+    is_empty,
+    log_uniform,
+    population,
+)
+from napari_ptsam.synthetic.scene import Family, Scene, Style, kind
+from napari_ptsam.synthetic.solids import draw_form, solid
+from napari_ptsam.synthetic.textures import draw_texture, paint_texture
+
+_OBJECTS = ("particle", "cell", "debris", "spot")
+_REGIONS = ("phase", "stroma", "gland")
+_LINES = ("filament", "vessel", "pore", "membrane")
+
+
+def _palette(rng: np.random.Generator, names: tuple[str, ...], grey: float) -> dict[str, float]:
+    """Colours that differ by a random amount, all grey with probability `grey`."""
+    style = {"coloured": float(rng.random() >= grey)}
+    base = rng.uniform(0.15, 0.8, 3)
+    spread = log_uniform(rng, 0.06, 0.45)
+    for name in names:
+        ink = np.clip(base + spread * rng.normal(0, 1, 3), 0.03, 0.97)
+        style.update({f"{name}_{c}": float(v) for c, v in zip("rgb", ink, strict=True)})
+    return style
+
+
+def _ink(style: Style, name: str) -> NDArray[np.float32]:
+    """The colour of a part, of one channel in grey types."""
+    colour = np.asarray([style[f"{name}_{c}"] for c in "rgb"], np.float32)
+    return colour if style["coloured"] > 0.5 else colour[:1]
+
+
+def _photograph(style: Style, rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
+    """Expose a HxWx1 or HxWx3 picture."""
+    return expose(picture[..., 0] if picture.shape[2] == 1 else picture, style, rng)
+
+
+def _region_style(rng: np.random.Generator) -> dict[str, float]:
+    parts = ("ground", *_REGIONS)
+    style = {**draw_camera_style(rng), **_palette(rng, parts, 0.55)}
+    for name in parts:
+        style.update(draw_texture(rng, name))
+        style[f"{name}_contrast"] = log_uniform(rng, 0.04, 0.22)
+    if rng.random() < 0.35:
+        # Regions that differ in nothing but their texture.
+        for name in _REGIONS:
+            style.update({f"{name}_{c}": style[f"ground_{c}"] for c in "rgb"})
+            style[f"{name}_contrast"] = style["ground_contrast"]
+    style["regions"] = float(rng.integers(1, 4))
+    style["size"] = log_uniform(rng, 35, 200)
+    style["tiles"] = float(rng.random() < 0.35)
+    style["ragged"] = float(rng.uniform(0.0, 0.25))
+    style["share"] = float(rng.uniform(-0.5, 0.8))
+    style["soft"] = float(rng.choice([0.0, rng.uniform(0.5, 5.0)]))
+    style["outline"] = float(rng.choice([0.0, rng.uniform(-0.25, 0.25)]))
+    return style
+
+
+def _regions(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    count = int(style["regions"])
+    owner = np.zeros(shape, np.int32)
+    if style["tiles"] > 0.5:
+        tile, _ = mosaic(rng, shape, style["size"], regularity=0.3, warp=0.2)
+        owner = rng.integers(0, count + 1, int(tile.max()) + 1)[tile].astype(np.int32)
+    else:
+        for i in range(count):
+            field = smooth_noise(rng, shape, style["size"])
+            field = field + style["ragged"] * fractal_noise(rng, shape, 12, 3)
+            owner[field > style["share"] + 0.3 * i] = i + 1
+    if is_empty(rng):
+        owner[:] = 0
+    picture: Field = np.zeros((*shape, 3 if style["coloured"] > 0.5 else 1), np.float32)
+    parts: list[tuple[str, Mask]] = []
+    for i, name in enumerate(("ground", *_REGIONS)[: count + 1]):
+        mask = owner == i
+        if not mask.any():
+            continue
+        weight = blur(mask, style["soft"]) if style["soft"] > 0 else mask.astype(np.float32)
+        grain = style[f"{name}_contrast"] * paint_texture(rng, style, name, shape)
+        picture += weight[..., None] * (_ink(style, name) + grain[..., None])
+        if i > 0:
+            parts.append((name, mask))
+    if style["outline"] != 0:
+        step = np.zeros(shape, np.float32)
+        step[:, 1:] += owner[:, 1:] != owner[:, :-1]
+        step[1:] += owner[1:] != owner[:-1]
+        picture += (2 * style["outline"] * blur(step, 1.0))[..., None]
+    return finish(_photograph(style, rng, picture), parts)
+
+
+def _object_style(rng: np.random.Generator) -> dict[str, float]:
+    style = {**draw_camera_style(rng), **_palette(rng, ("ground", *_OBJECTS), 0.4)}
+    style.update(draw_texture(rng, "ground"))
+    style["sorts"] = float(rng.integers(2, len(_OBJECTS) + 1))
+    radius = log_uniform(rng, 4, 55)
+    for name in _OBJECTS:
+        style.update({**draw_texture(rng, name), **draw_form(rng, name)})
+        style[f"{name}_radius"] = float(np.clip(radius * log_uniform(rng, 0.45, 2.2), 3, 80))
+        style[f"{name}_cover"] = log_uniform(rng, 0.05, 0.35)
+        style[f"{name}_spread"] = float(rng.uniform(0.02, 0.35))
+        style[f"{name}_relief"] = float(rng.choice([0.0, rng.uniform(-0.5, 0.5)]))
+        style[f"{name}_rim"] = float(rng.choice([0.0, rng.uniform(-0.5, 0.5)]))
+        style[f"{name}_vary"] = float(rng.choice([0.0, rng.uniform(0.02, 0.12)]))
+    style["shadow"] = float(rng.choice([0.0, rng.uniform(0.05, 0.3)]))
+    style["clear"] = float(rng.choice([1.0, rng.uniform(0.4, 1.0)]))
+    if rng.random() < 0.25:
+        # Sorts that differ in size and shape only.
+        for name in _OBJECTS[1:]:
+            style.update({f"{name}_{c}": style[f"{_OBJECTS[0]}_{c}"] for c in "rgb"})
+            for key in ("texture", "scale", "contrast", "relief", "rim"):
+                style[f"{name}_{key}"] = style[f"{_OBJECTS[0]}_{key}"]
+    return style
+
+
+def _scatter_sort(
+    style: Style, rng: np.random.Generator, name: str, kinds: NDArray[np.uint8], canvas: Field
+) -> list[tuple[tuple[slice, slice], Mask, Field]]:
+    """Paint the objects of one sort; returns their windows, masks and depths."""
+    shape = (kinds.shape[0], kinds.shape[1])
+    radius = style[f"{name}_radius"]
+    wanted = style[f"{name}_cover"] * shape[0] * shape[1] / (math.pi * radius**2)
+    count = min(int(rng.poisson(max(wanted, 0.7))), 70)
+    grain = style[f"{name}_contrast"] * paint_texture(rng, style, name, shape)
+    ink = _ink(style, name)
+    stamps = []
+    for centre in scatter(rng, shape, 1.3 * radius, tries=3 * count, limit=count):
+        size = radius * math.exp(rng.normal(0, style[f"{name}_spread"]))
+        window, up, low = solid(rng, style, name, shape, centre, size)
+        inside = up > low
+        depth = np.clip((up - low) / (2 * size), 0, 1)
+        tone = 1 + style[f"{name}_relief"] * (depth - 0.6)
+        tone = tone + style[f"{name}_rim"] * np.exp(-depth * size / 2)
+        colour = (ink + style[f"{name}_vary"] * rng.normal(0, 1, ink.size)).astype(np.float32)
+        paint = colour * tone[..., None] + grain[window][..., None]
+        cover = (style["clear"] * inside)[..., None]
+        canvas[window] = canvas[window] * (1 - cover) + cover * paint
+        stamps.append((window, inside, depth))
+        kinds[window][inside] = kind(name)
+    return stamps
+
+
+def _objects(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    ground = style["ground_contrast"] * paint_texture(rng, style, "ground", shape)
+    canvas = np.asarray(_ink(style, "ground") + ground[..., None], np.float32)
+    kinds, instances = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
+    number = 0
+    for name in () if is_empty(rng) else _OBJECTS[: int(style["sorts"])]:
+        if rng.random() < 0.12:
+            continue
+        before = canvas.copy()
+        for window, inside, _ in _scatter_sort(style, rng, name, kinds, canvas):
+            number += 1
+            instances[window][inside] = number
+        if style["shadow"] > 0:
+            body = np.roll((kinds == kind(name)).astype(np.float32), (3, 3), (0, 1))
+            shade = style["shadow"] * blur(body, 2.5) * (kinds == 0)
+            canvas = np.where((kinds == 0)[..., None], before * (1 - shade[..., None]), canvas)
+    return Scene(_photograph(style, rng, canvas), kinds, instances)
+
+
+def _network_style(rng: np.random.Generator) -> dict[str, float]:
+    style = {**draw_camera_style(rng), **_palette(rng, ("ground", "line", "dot"), 0.6)}
+    style.update({**draw_texture(rng, "ground"), **draw_texture(rng, "line")})
+    style.update(population(rng, "dot", log_uniform(rng, 2.5, 14), rng.choice([0.0, 0.06])))
+    style["pattern"] = float(rng.integers(4))
+    style["size"] = log_uniform(rng, 14, 90)
+    style["width"] = log_uniform(rng, 1.2, 9)
+    style["sort"] = float(rng.integers(len(_LINES)))
+    style["fill"] = float(rng.uniform(-0.6, 0.9))
+    style["broken"] = float(rng.choice([0.0, rng.uniform(0.3, 1.2)]))
+    style["soft"] = float(rng.uniform(0.5, 2.5))
+    style["depth"] = float(rng.choice([0.0, rng.uniform(-0.35, 0.35)]))
+    return style
+
+
+def _network_level(style: Style, rng: np.random.Generator, shape: Shape) -> Field:
+    """Pixels inside the network's outline (positive) or outside it (negative)."""
+    size, half = style["size"], 0.5 * style["width"]
+    pattern = int(style["pattern"])
+    if pattern == 0:  # Cracks, or walls of a foam.
+        _, edge = mosaic(rng, shape, size, regularity=0.2, warp=0.12)
+        level = half - edge
+    elif pattern == 1:  # Loose curves: the zero line of noise.
+        field = fractal_noise(rng, shape, 1.6 * size, 3)
+        dy, dx = np.gradient(field)
+        level = half - np.abs(field) / (np.hypot(dy, dx) + 0.3 / size)
+    elif pattern == 2:  # Labyrinth.
+        field = smooth_noise(rng, shape, 0.5 * size) - smooth_noise(rng, shape, 3 * size) * 0.2
+        level = (field - blur(field, size) - 0.2) * 0.3 * size
+    else:  # Islands and channels of two phases.
+        level = (fractal_noise(rng, shape, size, 3) - style["fill"]) * 0.3 * size
+    if style["broken"] > 0:
+        gap = smooth_noise(rng, shape, 1.2 * size) + 1.3 - style["broken"]
+        level = np.minimum(level, gap * 0.5 * size)
+    return np.asarray(level, np.float32)
+
+
+def _networks(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    level = _network_level(style, rng, shape)
+    mask = level > 0
+    if is_empty(rng):
+        mask[:] = False
+    dots = Layer(shape)
+    dots.scatter(rng, style, "dot")
+    weight = blur(mask, 0.6 * style["soft"])
+    ground = style["ground_contrast"] * paint_texture(rng, style, "ground", shape)
+    line = 0.6 * style["line_contrast"] * paint_texture(rng, style, "line", shape)
+    line = line + style["depth"] * np.clip(level / (0.5 * style["width"]), 0, 1)
+    over = dots.inside(style["soft"])[..., None]
+    picture = (1 - weight[..., None]) * (_ink(style, "ground") + ground[..., None])
+    picture = picture + weight[..., None] * (_ink(style, "line") + line[..., None])
+    picture = picture * (1 - over) + over * (_ink(style, "dot") + 0.4 * ground[..., None])
+    parts = [(_LINES[int(style["sort"])], mask), ("spot", dots.ids)]
+    return finish(_photograph(style, rng, np.asarray(picture, np.float32)), parts)
+
+
+def _material_style(rng: np.random.Generator) -> dict[str, float]:
+    radius = log_uniform(rng, 4, 60)
+    style = {**draw_camera_style(rng), **draw_texture(rng, "ground"), **draw_texture(rng, "phase")}
+    style.update(population(rng, "pore", radius, log_uniform(rng, 0.08, 0.7), apart=0.75))
+    bits = float(np.clip(radius * log_uniform(rng, 0.3, 1.5), 3, 50))
+    style.update(population(rng, "bit", bits, rng.choice([0.0, rng.uniform(0.03, 0.25)])))
+    style["level"] = float(rng.uniform(0.4, 0.75))
+    style["tiled"] = float(rng.random() < 0.55)
+    style["size"] = log_uniform(rng, 16, 110)
+    style["line"] = log_uniform(rng, 1.0, 4.0)
+    style["line_light"] = float(rng.choice([-0.35, -0.2, -0.1, 0.2]) * rng.uniform(0.7, 1.3))
+    style["vary"] = float(rng.choice([0.0, rng.uniform(0.02, 0.2)]))
+    style["second"] = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
+    style["second_light"] = float(rng.choice([-1, 1]) * rng.uniform(0.05, 0.3))
+    style["etched"] = float(rng.choice([0.0, rng.uniform(0.02, 0.1)]))
+    style["pore_light"] = float(rng.uniform(-0.6, -0.15))
+    style["pore_rim"] = float(rng.choice([0.0, rng.uniform(-0.2, 0.3)]))
+    style["pore_floor"] = float(rng.uniform(0.0, 0.15))
+    style["bit_light"] = float(rng.uniform(0.1, 0.4))
+    style["scratch"] = float(rng.choice([0.0, rng.uniform(1, 10)]))
+    style["tint"] = float(rng.uniform(-0.15, 0.15) if rng.random() < 0.3 else 0.0)
+    return style
+
+
+def _grains(
+    style: Style, rng: np.random.Generator, shape: Shape
+) -> tuple[Field, list[tuple[str, NDArray[np.int32] | Mask]]]:
+    """Grains of a polished and etched section: brightness and parts."""
+    tile, edge = mosaic(rng, shape, style["size"], regularity=rng.uniform(0.2, 0.7), warp=0.06)
+    count = int(tile.max()) + 1
+    second = rng.random(count) < style["second"]
+    light = style["vary"] * rng.normal(0, 1, count) + style["second_light"] * second
+    hatch = paint_texture(rng, style, "phase", shape)
+    lines = edge < 0.5 * style["line"]
+    grey = light[tile] + style["etched"] * hatch * (1 + second[tile])
+    groove = np.clip((0.5 * style["line"] + 0.7 - edge) / 1.4, 0, 1)
+    grey = grey * (1 - groove) + style["line_light"] * groove
+    islands = np.where(second[tile], tile + 1, 0).astype(np.int32)
+    return np.asarray(grey, np.float32), [("phase", islands), ("boundary", lines)]
+
+
+def _materials(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    grey = style["level"] + 0.5 * style["ground_contrast"] * paint_texture(
+        rng, style, "ground", shape
+    )
+    parts: list[tuple[str, NDArray[np.int32] | Mask]] = []
+    if style["tiled"] > 0.5:
+        tiled, parts = _grains(style, rng, shape)
+        grey = grey + tiled
+    bits, pores = Layer(shape), Layer(shape)
+    bits.scatter(rng, style, "bit")
+    if not is_empty(rng):
+        pores.scatter(rng, style, "pore")
+    grey = grey + style["bit_light"] * bits.inside(1.5) * bits.jitter(rng, 0.2)
+    depth = pores.depth()
+    hole = pores.inside(2.5) * (1 - 0.3 * pores.inside(style["pore_radius"]))
+    grey = grey + style["pore_light"] * hole * pores.jitter(rng, 0.2)
+    grey += style["pore_rim"] * pores.mask * np.exp(-depth / 1.5)
+    grey += style["pore_floor"] * pores.mask * fractal_noise(rng, shape, 6)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for _ in range(int(rng.poisson(style["scratch"]))):
+        angle, off = rng.uniform(0, math.pi), rng.uniform(-0.5, 1) * max(shape)
+        away = np.abs(math.cos(angle) * y + math.sin(angle) * x - off)
+        grey = grey + rng.uniform(-0.12, 0.12) * np.clip(1.2 - away, 0, 1)
+    if style["tint"] != 0:
+        grey = np.clip(grey, 0, 1)[..., None] ** (1 + style["tint"] * np.array([1.0, 0.2, -1.0]))
+    picture = expose(np.asarray(grey, np.float32), style, rng)
+    return finish(picture, [*parts, ("particle", bits.ids), ("pore", pores.ids)])
+
+
+FAMILIES = (
+    Family("texture-regions", _region_style, _regions),
+    Family("random-objects", _object_style, _objects),
+    Family("networks", _network_style, _networks),
+    Family("materials", _material_style, _materials),
+)
