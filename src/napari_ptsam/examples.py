@@ -244,12 +244,12 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _instances(labels: NDArray[np.int64], found: NDArray[np.bool_]) -> NDArray[np.int32] | None:
-    ids, numbers = np.unique(np.where(found, labels, 0), return_inverse=True)
-    if np.count_nonzero(ids) < 2:
+    ids = np.unique(labels[found])
+    if len(ids) < 2:
         return None
     # Ids may be too large for int32, but there cannot be that many of them.
-    first = 0 if ids[0] == 0 else 1
-    return (numbers.reshape(labels.shape) + first).astype(np.int32)
+    numbers = np.searchsorted(ids, labels) + 1
+    return np.where(found, numbers, 0).astype(np.int32)
 
 
 def _refuse_no_object(
