@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_ptsam.synthetic import (
+    electron,
     fluorescence,
     generic,
     particles,
@@ -19,6 +20,7 @@ FAMILIES: tuple[Family, ...] = (
     *fluorescence.FAMILIES,
     *transmitted.FAMILIES,
     *stained.FAMILIES,
+    *electron.FAMILIES,
     *particles.FAMILIES,
     *generic.FAMILIES,
 )
