@@ -12,6 +12,7 @@ from napari_ptsam.synthetic import (
     generic,
     particles,
     stained,
+    tissue,
     transmitted,
 )
 from napari_ptsam.synthetic.scene import Family, Scene, Style
@@ -22,6 +23,7 @@ FAMILIES: tuple[Family, ...] = (
     *stained.FAMILIES,
     *electron.FAMILIES,
     *particles.FAMILIES,
+    *tissue.FAMILIES,
     *generic.FAMILIES,
 )
 """All families of scene types."""

@@ -28,17 +28,17 @@ def _section(rng: np.random.Generator) -> dict[str, float]:
         **style,
         "photons": 10 ** rng.uniform(1.5, 3.3),
         "light": 0.3 * style["light"],
-        "span": max(style["span"], float(rng.uniform(0.25, 0.7))),
+        "span": max(style["span"], float(rng.uniform(0.35, 0.8))),
         "blur": min(style["blur"], 1.3),
         "invert": float(rng.random() < 0.12),
         "cytoplasm": float(rng.uniform(0.5, 0.8)),
         "stain": float(rng.uniform(0.2, 0.55)),
-        "grain": log_uniform(rng, 0.015, 0.1),
+        "grain": log_uniform(rng, 0.015, 0.07),
         "grain_scale": log_uniform(rng, 1.5, 6),
         "vary": float(rng.uniform(0.0, 0.09)),
         "waves": float(rng.uniform(0.0, 0.06)),
         "knife": float(rng.choice([0.0, rng.uniform(0.01, 0.05)])),
-        "slant": float(rng.uniform(0.0, 0.8)),
+        "slant": float(rng.uniform(0.0, 0.6)),
     }
 
 
@@ -70,7 +70,7 @@ def _neuropil_style(rng: np.random.Generator) -> dict[str, float]:
         "warp": float(rng.uniform(0.1, 0.3)),
         "stretch": float(rng.choice([1.0, rng.uniform(1.3, 3.0)])),
         "membrane": float(np.clip(size * rng.uniform(0.04, 0.1), 1.3, 6)),
-        "membrane_dark": float(rng.uniform(0.2, 0.55)),
+        "membrane_dark": float(rng.uniform(0.28, 0.6)),
         "fuzzy": float(rng.uniform(0.0, 0.5)),
         "mito_dark": float(rng.uniform(0.05, 0.3)),
         "cristae": float(rng.uniform(0.0, 0.2)),
@@ -80,14 +80,13 @@ def _neuropil_style(rng: np.random.Generator) -> dict[str, float]:
         "tubules": float(rng.uniform(0.05, 0.25) if large else 0.0),
         "myelin": float(rng.uniform(0.03, 0.12) if rng.random() < 0.25 else 0.0),
         "dark_cells": float(rng.choice([0.0, rng.uniform(0.05, 0.2)])),
-        "merge": float(rng.uniform(0.0, 0.3)),
     }
 
 
 def _stretched_mosaic(
     rng: np.random.Generator, style: Style, shape: Shape
 ) -> tuple[NDArray[np.int32], Field]:
-    """Cells of very different size; some neighbours have no membrane between them."""
+    """Cells of different size, in some types all stretched one way, as `mosaic` has them."""
     tall = (math.ceil(shape[0] / style["stretch"]) + 1, shape[1])
     tile, edge = mosaic(
         rng, tall, style["size"], regularity=style["regular"], warp=style["warp"]

@@ -1,0 +1,325 @@
+"""Families of tissue seen by a camera from inside the body, and of organs in a section."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from napari_ptsam.synthetic.camera import draw_camera_style, expose
+from napari_ptsam.synthetic.fields import Field, Mask, blur, fractal_noise, smooth_noise
+from napari_ptsam.synthetic.layers import (
+    Layer,
+    Shape,
+    finish,
+    is_empty,
+    log_uniform,
+    population,
+)
+from napari_ptsam.synthetic.scene import Family, Scene, Style
+from napari_ptsam.synthetic.textures import draw_texture, paint_texture
+
+
+def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
+    radius = log_uniform(rng, 16, 95)
+    return {
+        **draw_camera_style(rng),
+        **population(rng, "polyp", radius, 0.05, apart=rng.uniform(0.9, 1.4)),
+        **population(rng, "debris", log_uniform(rng, 4, 25), rng.choice([0.0, 0.02, 0.08])),
+        "floor": 0.0,
+        "span": 1.0,
+        "photons": 10 ** rng.uniform(2.5, 4),
+        "read": 0.004,
+        "jpeg": float(rng.uniform(45, 92)),
+        "text": 0.0,
+        "more": float(rng.choice([0.0, rng.uniform(0.3, 3)])),
+        "polyp_long": float(rng.uniform(1.0, 1.8)),
+        "polyp_rough": float(rng.uniform(0.05, 0.3)),
+        "polyp_spread": float(rng.uniform(0.2, 0.5)),
+        "dome": float(rng.uniform(0.15, 0.8)),
+        "stalk": float(rng.uniform(0.2, 0.9) if rng.random() < 0.3 else 0.0),
+        "other_colour": float(rng.choice([0.02, 0.06, 0.12]) * rng.uniform(0.5, 1.5)),
+        "other_red": float(rng.normal()),
+        "other_light": float(rng.normal(0.25, 0.7)),
+        "bumpy": float(rng.choice([0.0, rng.uniform(0.1, 0.5)])),
+        "bump_scale": log_uniform(rng, 4, 14),
+        "edge": float(rng.uniform(0.0, 0.35)),
+        "red": float(rng.uniform(0.62, 0.9)),
+        "green": float(rng.uniform(0.3, 0.62)),
+        "blue": float(rng.uniform(0.45, 0.95)),
+        "vessels": float(rng.choice([0.0, rng.uniform(0.05, 0.35)])),
+        "vessel_scale": log_uniform(rng, 16, 50),
+        "patches": float(rng.uniform(0.02, 0.08)),
+        "relief": float(rng.uniform(0.05, 0.35)),
+        "relief_scale": log_uniform(rng, 40, 120),
+        "fine": float(rng.uniform(0.0, 0.06)),
+        "lumen": float(rng.uniform(0.08, 0.35) if rng.random() < 0.65 else 0.0),
+        "folds": float(rng.uniform(0.1, 0.5) if rng.random() < 0.7 else 0.0),
+        "fold_pitch": float(rng.uniform(0.35, 0.9)),
+        "gloss": float(rng.uniform(0.0, 0.9)),
+        "wet": float(rng.uniform(1.3, 2.6)),
+        "fall_off": float(rng.uniform(0.5, 1.6)),
+        "motion": float(rng.uniform(3, 9) if rng.random() < 0.15 else 0.0),
+        "frame": float(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2])),
+        "frame_cut": float(rng.uniform(0.05, 0.28)),
+        "caption": float(rng.random() < 0.4),
+        "box": float(rng.uniform(0.15, 0.35) if rng.random() < 0.3 else 0.0),
+        "narrow_band": float(rng.random() < 0.1),
+    }
+
+
+def _wall(
+    style: Style, rng: np.random.Generator, shape: Shape
+) -> tuple[Field, Field, NDArray[np.int32]]:
+    """Relief of the wall, its nearness to the camera (0..1), and the mask of the lumen."""
+    side = float(max(shape))
+    centre = rng.uniform(-0.1, 1.1, 2) * shape
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    turn = rng.uniform(0, math.pi)
+    u = (math.cos(turn) * (x - centre[1]) + math.sin(turn) * (y - centre[0])) / side
+    v = (-math.sin(turn) * (x - centre[1]) + math.cos(turn) * (y - centre[0])) / side
+    bend = 0.12 * smooth_noise(rng, shape, 0.35 * side) + 0.03 * smooth_noise(rng, shape, 40)
+    away = np.hypot(u, rng.uniform(1, 1.8) * v) * np.exp(bend) + 0.02
+    height = style["relief"] * fractal_noise(rng, shape, style["relief_scale"], 3)
+    if style["folds"] > 0:
+        rank = np.log(away) / style["fold_pitch"] + 0.15 * smooth_noise(rng, shape, 60)
+        saw = np.mod(rank, 1)
+        height = height + 2.5 * style["folds"] * np.minimum(saw, 5 * (1 - saw))
+    lumen = away < style["lumen"] * rng.uniform(0.6, 1.2)
+    near = np.clip(away / 0.7, 0, 1) ** (0.5 * style["fall_off"])
+    reach = max(style["lumen"], 1e-3)
+    dark = np.clip((away - 0.75 * reach) / (0.5 * reach), 0.05, 1) if style["lumen"] > 0 else 1.0
+    return (
+        np.asarray(height, np.float32),
+        np.asarray(near * dark, np.float32),
+        lumen.astype(np.int32),
+    )
+
+
+def _polyps(style: Style, rng: np.random.Generator, shape: Shape) -> Layer:
+    """One polyp, in some types several, in places where they are well seen."""
+    layer = Layer(shape)
+    if rng.random() < 0.03:
+        return layer
+    for _ in range(1 + min(int(rng.poisson(style["more"])), 5)):
+        radius = style["polyp_radius"] * math.exp(rng.normal(0, style["polyp_spread"]))
+        radius = min(radius, 0.36 * max(shape))
+        centre = rng.uniform(0.05, 0.95, 2) * shape
+        angle = rng.uniform(0, math.pi)
+        layer.add(
+            rng,
+            (float(centre[0]), float(centre[1])),
+            radius,
+            elongation=1 + (style["polyp_long"] - 1) * rng.uniform(0.3, 1.5),
+            angle=angle,
+            roughness=style["polyp_rough"],
+        )
+    return layer
+
+
+def _stalks(
+    style: Style, rng: np.random.Generator, polyps: Layer
+) -> tuple[NDArray[np.int32], Field]:
+    """The stalks that polyps hang on: whose they are, and their height."""
+    shape = polyps.shape
+    ids, height = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for i, (centre, radius) in enumerate(zip(polyps.centres, polyps.radii, strict=True)):
+        if rng.random() > style["stalk"]:
+            continue
+        turn, width = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.25, 0.5)
+        dy, dx = y - centre[0], x - centre[1]
+        along = np.clip(math.sin(turn) * dy + math.cos(turn) * dx, 0, 1.9 * radius)
+        away = np.hypot(dy - along * math.sin(turn), dx - along * math.cos(turn))
+        rise = 1 - (away / width) ** 2
+        ids[rise > 0] = i + 1
+        height = np.maximum(height, np.sqrt(np.clip(rise, 0, 1)) * width)
+    return ids, np.asarray(height, np.float32)
+
+
+def _mucosa(style: Style, rng: np.random.Generator, shape: Shape) -> tuple[Field, Mask]:
+    """Colour of the flat wall, HxWx3, and the mask of its vessels."""
+    base = np.array([1.0, style["green"], style["green"] * style["blue"]]) * style["red"]
+    patch = style["patches"] * fractal_noise(rng, shape, 70, 3)
+    fine = style["fine"] * fractal_noise(rng, shape, 4, 2)
+    colour = base.astype(np.float32) * (1 + fine[..., None])
+    colour = colour + patch[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
+    if style["vessels"] <= 0:
+        return np.asarray(colour, np.float32), np.zeros(shape, bool)
+    thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3))
+    thin = np.abs(fractal_noise(rng, shape, style["vessel_scale"], 3))
+    where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1)
+    lines = np.maximum(np.clip(1 - thick / 0.09, 0, 1), 0.6 * np.clip(1 - thin / 0.1, 0, 1))
+    lines = blur(lines, 0.7) * where
+    ink = np.array([0.35, 1.0, 0.9], np.float32) * style["vessels"]
+    return np.asarray(colour * (1 - lines[..., None] * ink), np.float32), lines > 0.25
+
+
+def _lit(
+    style: Style, rng: np.random.Generator, colour: Field, height: Field, near: Field
+) -> Field:
+    """Light a coloured relief from the camera: diffuse, with wet highlights."""
+    dy, dx = np.gradient(height)
+    lean_y, lean_x = rng.normal(0, 0.25, 2)
+    facing = 1 / np.sqrt(1 + dx**2 + dy**2)
+    lambert = np.clip((1 + lean_y * dy + lean_x * dx) * facing, 0.05, 1.6)
+    shape = (height.shape[0], height.shape[1])
+    lit = colour * (near * lambert)[..., None]
+    ripple = height + 0.9 * smooth_noise(rng, shape, 7)
+    ry, rx = np.gradient(ripple)
+    mirror = np.exp(-((rx - 0.5 * lean_x) ** 2 + (ry - 0.5 * lean_y) ** 2) / 0.012)
+    wet = smooth_noise(rng, shape, 30) > style["wet"] - near
+    glint = style["gloss"] * 1.6 * blur(mirror * wet, 0.6) * np.clip(2 * near, 0, 1)
+    return np.asarray(lit + glint[..., None], np.float32)
+
+
+def _endoscope(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    height, near, lumen = _wall(style, rng, shape)
+    colour, vessels = _mucosa(style, rng, shape)
+    polyps, debris = _polyps(style, rng, shape), Layer(shape)
+    debris.scatter(rng, style, "debris", centred=smooth_noise(rng, shape, 70) > 0.5)
+    stalk, rise = _stalks(style, rng, polyps)
+    ids = np.where(polyps.mask, polyps.ids, stalk)
+    level = np.clip(polyps.level, 0, 1)
+    dome = np.sqrt(level * (2 - level)) * polyps.lookup(polyps.radii)
+    dome = blur(np.maximum(dome, rise), 1.2) * style["dome"]
+    bumps = smooth_noise(rng, shape, style["bump_scale"])
+    soft = blur(ids > 0, 1.5)
+    relief = height * 8 + dome + soft * style["bumpy"] * bumps * 0.4 * style["bump_scale"]
+    tint = style["other_colour"] * np.array(
+        [style["other_light"], style["other_light"] - style["other_red"], style["other_light"]],
+        np.float32,
+    )
+    colour = colour * (1 + soft[..., None] * tint * 3)
+    colour = colour * (1 + 0.25 * style["bumpy"] * (soft * bumps)[..., None])
+    # A body that stands out is nearer to the lamp, and keeps light from around it.
+    near = near + soft * (0.25 * style["dome"] + 0.5 * np.clip(0.35 - near, 0, 1))
+    around = blur(soft, 0.12 * style["polyp_radius"] + 2) * (1 - soft)
+    near = np.clip(near * (1 - style["edge"] * 2 * around), 0.01, 1.3)
+    cover = 0.8 * debris.inside(3)[..., None]
+    colour = colour * (1 - cover) + cover * np.array([0.62, 0.5, 0.16], np.float32)
+    relief = relief + 1.5 * debris.inside(4)
+    picture = _lit(style, rng, np.asarray(colour, np.float32), relief, near)
+    if style["narrow_band"] > 0.5:
+        picture = picture[..., [1, 0, 0]] * np.array([0.75, 0.65, 0.6], np.float32)
+    if style["motion"] > 0:
+        axis = int(rng.integers(2))
+        picture = ndimage.uniform_filter1d(picture, int(style["motion"]), axis=axis)
+    seen = _aperture(style, shape)
+    image = expose(picture * seen[..., None], style, rng)
+    parts: list[tuple[str, NDArray[np.int32] | Mask]] = [
+        ("vessel", vessels & (near > 0.2) & (style["vessels"] > 0.15)),
+        ("lumen", lumen),
+        ("polyp", ids),
+        ("debris", debris.ids),
+    ]
+    image, hidden = _overlay(style, rng, image)
+    visible = (seen > 0.5) & ~hidden
+    return finish(image, [(name, part * visible) for name, part in parts])
+
+
+def _aperture(style: Style, shape: Shape) -> Field:
+    """1 where the picture is not masked by the black frame of the instrument."""
+    y = np.abs(np.linspace(-1, 1, shape[0], dtype=np.float32))[:, None]
+    x = np.abs(np.linspace(-1, 1, shape[1], dtype=np.float32))[None, :]
+    if style["frame"] < 0.5:
+        return np.ones(shape, np.float32)
+    away = np.maximum(np.maximum(y, x), (x + y) / (2 - 2 * style["frame_cut"]))
+    if style["frame"] > 1.5:
+        away = np.hypot(y, x) / (1.35 - style["frame_cut"])
+    return np.asarray(np.clip((0.985 - away) * 120, 0, 1), np.float32)
+
+
+def _overlay(
+    style: Style, rng: np.random.Generator, image: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], Mask]:
+    """Write the patient's data and paste a box over a corner; returns what the box hides."""
+    height, width = image.shape[:2]
+    hidden = np.zeros((height, width), bool)
+    if style["caption"] < 0.5 and style["box"] <= 0:
+        return image, hidden
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    if style["caption"] > 0.5:
+        date = f"{rng.integers(1, 29):02}/{rng.integers(1, 13):02}/20{rng.integers(10, 25)}"
+        for i, text in enumerate((date, f"{rng.integers(24)}:{rng.integers(10, 60)}", "A5")):
+            draw.text((4, int(0.3 * height) + 14 * i), text, fill=(225, 225, 225))
+    if style["box"] > 0:
+        top, right = int(height * (1 - style["box"])), int(width * style["box"])
+        inks = ((0, 0, 0), (10, 60, 25), (30, 30, 60))
+        draw.rectangle((0, top, right, height), fill=inks[int(rng.integers(len(inks)))])
+        hidden[top:, : right + 1] = True
+    return np.asarray(picture, np.uint8), hidden
+
+
+def _organ_style(rng: np.random.Generator) -> dict[str, float]:
+    size = log_uniform(rng, 22, 80)
+    style = {**draw_camera_style(rng), **draw_texture(rng, "ground"), **draw_texture(rng, "organ")}
+    style.update(population(rng, "organ", size, rng.uniform(0.2, 0.6), apart=rng.uniform(0.8, 1.1)))
+    style.update(population(rng, "vessel", log_uniform(rng, 3, 14), rng.choice([0.0, 0.05])))
+    return {
+        **style,
+        "organ_rough": float(rng.uniform(0.1, 0.4)),
+        "level": float(rng.uniform(0.2, 0.7)),
+        "organ_light": float(rng.choice([-1, 1]) * rng.uniform(0.03, 0.3)),
+        "vary": float(rng.uniform(0.0, 0.06)),
+        "capsule": float(rng.uniform(-0.3, 0.3)),
+        "lumen": float(rng.uniform(0.3, 0.6) if rng.random() < 0.5 else 0.0),
+        "lumen_light": float(rng.choice([-1, 1]) * rng.uniform(0.1, 0.35)),
+        "vessel_light": float(rng.choice([-1, 1]) * rng.uniform(0.1, 0.35)),
+        "speckle": float(rng.uniform(0.1, 0.45) if rng.random() < 0.4 else 0.0),
+        "speckle_size": float(rng.uniform(0.6, 1.8)),
+        "soft": float(rng.uniform(0.6, 3.5)),
+        "body": float(rng.random() < 0.35),
+        "warm": float(rng.uniform(0.1, 0.5) if rng.random() < 0.3 else 0.0),
+    }
+
+
+def _organs(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
+    body, organs, lumens, vessels = (Layer(shape) for _ in range(4))
+    room = np.ones(shape, bool)
+    if style["body"] > 0.5:
+        middle = (0.5 * shape[0], 0.5 * shape[1])
+        body.add(rng, middle, 0.47 * max(shape), elongation=1.1, roughness=0.1)
+        room = body.depth() > 0.04 * max(shape)
+    if not is_empty(rng):
+        organs.scatter(rng, style, "organ", within=room)
+    for centre, radius in zip(organs.centres, organs.radii, strict=True):
+        if style["lumen"] > 0 and rng.random() < 0.7:
+            size = radius * style["lumen"] * rng.uniform(0.7, 1.2)
+            lumens.add(rng, centre, size, roughness=0.25, within=organs.level > 0.1)
+    vessels.scatter(rng, style, "vessel", within=room & ~lumens.mask)
+    soft = style["soft"]
+    grey = style["level"] + style["ground_contrast"] * paint_texture(rng, style, "ground", shape)
+    inside = blur(organs.mask, 0.5 * soft)
+    tone = style["level"] + style["organ_light"] + style["vary"] * (organs.jitter(rng, 1) - 1)
+    tone = tone + style["organ_contrast"] * paint_texture(rng, style, "organ", shape)
+    grey = grey * (1 - inside) + inside * tone
+    grey = grey + style["capsule"] * np.exp(-((organs.depth() / soft) ** 2)) * organs.mask
+    grey = grey + style["lumen_light"] * lumens.inside(soft)
+    grey = grey + style["vessel_light"] * vessels.inside(soft) * vessels.jitter(rng, 0.2)
+    if style["body"] > 0.5:
+        grey = grey * body.inside(3)
+    if style["speckle"] > 0:
+        grain = blur(rng.standard_normal(shape, dtype=np.float32), style["speckle_size"])
+        grey = grey * np.exp(style["speckle"] * grain / (grain.std() + 1e-6))
+    picture = np.asarray(np.clip(grey, 0, 1), np.float32)
+    if style["warm"] > 0:
+        ink = 1 + style["warm"] * np.array([-0.8, 0.8, 1.0], np.float32)
+        picture = np.asarray(picture[..., None] ** ink, np.float32)
+    parts: list[tuple[str, NDArray[np.int32] | Mask]] = [
+        ("stroma", body.mask),
+        ("gland", organs.ids),
+        ("lumen", lumens.ids),
+        ("vessel", vessels.ids),
+    ]
+    return finish(expose(picture, style, rng), parts)
+
+
+FAMILIES = (
+    Family("endoscopy", _endoscope_style, _endoscope),
+    Family("organs", _organ_style, _organs),
+)
