@@ -145,9 +145,7 @@ def task_masks(crops: Crops, task: tuple[tuple[int, ...], bool]) -> Tensor:
     return (mask ^ complement)[:, None].float()
 
 
-def draw_instances(
-    crops: Crops, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_instances(crops: Crops, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One object in each crop, and a click or a box on it.
 
     Returns

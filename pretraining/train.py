@@ -138,10 +138,7 @@ class Pretrainer(nn.Module):
             count = len(masks) // len(chunks)
             statistics = statistics.view(len(chunks), count, *statistics.shape[1:])
             others = torch.stack(
-                [
-                    statistics[:, [k for k in self._support(count, q, rng)]]
-                    for q in range(count)
-                ],
+                [statistics[:, [k for k in self._support(count, q, rng)]] for q in range(count)],
                 1,
             ).flatten(0, 1)
             prompts = self.sam.task_encoder(others)

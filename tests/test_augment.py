@@ -11,13 +11,9 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.training.augment import (
-    Augmentation,
-    contact_sheet,
-    plain_view,
-    prefilter,
-    random_view,
-)
+from napari_ptsam.training.augment import Augmentation, random_view
+from napari_ptsam.training.picture import contact_sheet
+from napari_ptsam.views import plain_view, prefilter
 
 
 @dataclass(frozen=True)

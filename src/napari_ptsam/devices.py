@@ -34,6 +34,22 @@ def _has_mps() -> bool:
     return bool(torch.backends.mps.is_available())
 
 
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type that the device computes faster in than float32, None if it does not."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # Without these instructions bfloat16 is emulated, and slower than float32.
+        return torch.bfloat16 if "avx512_bf16" in _cpu_flags() else None
+    return None
+
+
+def _cpu_flags() -> set[str]:
+    # Older releases of torch cannot tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return {name for name, there in capabilities.items() if there is True}
+
+
 @contextmanager
 def computing(device: torch.device) -> Iterator[None]:
     """Translate the device's out-of-memory errors into the project's own.

@@ -14,8 +14,8 @@ from torch import Tensor
 from napari_ptsam.backbones.backbone import Backbone, Embedding, resize_logits
 from napari_ptsam.devices import computing
 from napari_ptsam.methods.base import Method
-from napari_ptsam.tiling import Scaling, blend, scaled_size, tile_offsets
-from napari_ptsam.training.augment import View, plain_view, prefilter
+from napari_ptsam.tiling import Scaling, blend, tile_offsets
+from napari_ptsam.views import View, plain_view, prefilter, scaled_size
 
 TILES_AT_ONCE = 4
 

@@ -32,10 +32,14 @@ from napari_ptsam.promptfile import (
     write_prompt_file,
 )
 from napari_ptsam.tiling import Scaling, choose_scaling
-from napari_ptsam.training.augment import contact_sheet, prefilter, random_view
+from napari_ptsam.training.augment import random_view
 from napari_ptsam.training.loop import TrainResult, TrainStep, train
+from napari_ptsam.training.picture import contact_sheet
 from napari_ptsam.training.presets import TrainingPlan, training_plan
+from napari_ptsam.views import prefilter
 from napari_ptsam.writing import open_output
+
+__all__ = ["PlaneDone", "Prediction", "Specialist", "TrainStep", "working_scale"]
 
 PACKAGES = ("napari-ptsam", "torch", "segment-anything", "numpy", "scipy", "scikit-image")
 
@@ -75,51 +79,6 @@ class PlaneDone:
     done: int
     total: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to learn, and from which data; the arguments of `Specialist.train`.
-
-    Attributes
-    ----------
-    images, masks
-        Folder, file or array, see `open_planes`.
-    planes
-        Indices of the annotated planes; None takes those that have paint.
-    limit
-        Use no more than the first so many annotated planes.
-    label
-        The mask value that is the object; None takes every value above 0.
-    ignore_label
-        Mask value of pixels that training ignores.
-    axes, channel
-        Names of the images' axes and the channel to use, see `open_planes`.
-    normalization
-        How intensities are brought to 0..255; measured as asked when None.
-    """
-
-    images: Any
-    masks: Any
-    planes: Sequence[int] | None = None
-    limit: int | None = None
-    label: int | None = None
-    ignore_label: int | None = None
-    axes: str | None = None
-    channel: int | str | None = None
-    normalization: Normalization | None = None
-
-    def load(self) -> tuple[list[Example], Normalization]:
-        """Read and normalise the annotated planes."""
-        return load_examples(
-            open_planes(self.images, axes=self.axes, channel=self.channel),
-            open_planes(self.masks),
-            planes=self.planes,
-            limit=self.limit,
-            label=self.label,
-            ignore_label=self.ignore_label,
-            normalization=self.normalization or Normalization(),
-        )
 
 
 class Specialist:
@@ -178,7 +137,7 @@ class Specialist:
                 on_step(step)
 
     @classmethod
-    def train_steps(
+    def train_steps(  # noqa: PLR0913 (each is an option that a user may set)
         cls,
         images: Any,
         masks: Any,
@@ -206,8 +165,12 @@ class Specialist:
 
         Parameters
         ----------
-        images, masks, planes, limit, label, ignore_label, axes, channel, normalization
-            What to learn from, see `Task`.
+        images, masks
+            Folder, file or array, see `open_planes`.
+        planes, limit, label, ignore_label, normalization
+            Which planes and which of their labels to learn from, see `load_examples`.
+        axes, channel
+            Names of the images' axes and the channel to use, see `open_planes`.
         backbone
             Name from `list_backbones`, checkpoint file, or a loaded one.
         encoder_prompts
@@ -235,8 +198,7 @@ class Specialist:
         Returns
         -------
         Specialist
-            As the generator's value. Closing the generator early loses nothing but this
-            object: use `partial` steps with a checkpoint to go on.
+            As the generator's value.
 
         Raises
         ------
@@ -244,10 +206,15 @@ class Specialist:
             In words.
         """
         plan = training_plan(preset, encoder_prompts=encoder_prompts, seed=seed, steps=steps)
-        task = Task(
-            images, masks, planes, limit, label, ignore_label, axes, channel, normalization
+        examples, fitted = load_examples(
+            open_planes(images, axes=axes, channel=channel),
+            open_planes(masks),
+            planes=planes,
+            limit=limit,
+            label=label,
+            ignore_label=ignore_label,
+            normalization=normalization or Normalization(),
         )
-        examples, fitted = task.load()
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, device=choose_device(device))
         scaling = working_scale(scale, examples, backbone)
@@ -312,10 +279,14 @@ class Specialist:
             After each plane.
         """
         stored = self.metadata.channels
-        images = source if isinstance(source, Planes) else open_planes(
-            source,
-            axes=axes if axes is not None else stored.get("axes"),
-            channel=channel if channel is not None else stored.get("channel"),
+        images = (
+            source
+            if isinstance(source, Planes)
+            else open_planes(
+                source,
+                axes=axes if axes is not None else stored.get("axes"),
+                channel=channel if channel is not None else stored.get("channel"),
+            )
         )
         if planes is not None:
             images = images.subset(planes)
@@ -381,9 +352,7 @@ class Specialist:
         return cls(method, backbone, metadata)
 
 
-def working_scale(
-    scale: float | str, examples: Sequence[Example], backbone: Backbone
-) -> Scaling:
+def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:
     """The working scale behind a number, ``fit`` or ``auto``.
 
     Raises

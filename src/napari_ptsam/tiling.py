@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_ptsam.errors import InputError, PromptFileError
-from napari_ptsam.training.augment import Annotated
+from napari_ptsam.views import Annotated
 
 OVERLAP = 0.25
 """Share of a tile that it has in common with the next one, at least."""
@@ -109,12 +109,6 @@ def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float
     if width is None or width * float(np.median(fits)) >= wanted_width:
         return Scaling(None)
     return Scaling(round(min(wanted_width / max(width, 1.0), MAX_SCALE), 3))
-
-
-def scaled_size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
-    """Height and width of a plane in model pixels, at least 1."""
-    height, width = (max(int(side * scale + 0.5), 1) for side in shape[:2])
-    return height, width
 
 
 def tile_offsets(scaled: tuple[int, int], size: int) -> list[tuple[int, int]]:

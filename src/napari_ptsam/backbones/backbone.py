@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_ptsam.backbones._sam import ImageEncoderViT, MaskDecoder, Sam
 from napari_ptsam.backbones.attention import encode_vit
@@ -89,7 +89,7 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.sam.pixel_mean.device
+        return cast(torch.device, self.sam.pixel_mean.device)
 
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns itself."""
@@ -122,7 +122,7 @@ class Backbone:
         """
         encoder = self.sam.image_encoder
         if isinstance(encoder, EmbeddedEncoder):
-            return encoder(images, prompts)
+            return cast(Embedding, encoder(images, prompts))
         return (encode_vit(cast(ImageEncoderViT, encoder), images, prompts),)
 
     def decode(
@@ -136,7 +136,7 @@ class Backbone:
         return masks[:, mask_index : mask_index + 1]
 
 
-def decode_masks(sam: nn.Module, embedding: Embedding, prompts: Tensor) -> tuple[Tensor, Tensor]:
+def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """All masks and their predicted IoU: one prompt set for each image.
 
     SAM's own `predict_masks` serves many prompts on one image and repeats the

@@ -85,6 +85,7 @@ class Residual(nn.Module):
         self.norm = nn.GroupNorm(8, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """BxCxHxW to the same."""
         return F.gelu(x + self.norm(self.second(self.first(x))))
 
 
@@ -209,7 +210,7 @@ class TaskEncoder(nn.Module):
         """
         parts = []
         for level in embedding:
-            size = level.shape[-2:]
+            size = (level.shape[-2], level.shape[-1])
             weight = F.adaptive_avg_pool2d(valid, size)
             inside = F.adaptive_avg_pool2d(masks * valid, size)
             outside = weight - inside

@@ -119,7 +119,7 @@ class Ptsam(Method):
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the chosen mask, with the prompts appended to SAM's output tokens."""
-        prompts = self.decoder_prompts
+        prompts: Tensor | None = self.decoder_prompts
         if prompts is None:
             prompts = embedding[0].new_zeros((0, backbone.decoder_width))
         return backbone.decode(embedding, prompts, self.settings.mask_index)

@@ -26,10 +26,11 @@ from napari_ptsam.methods.base import Method
 from napari_ptsam.metrics import dice
 from napari_ptsam.predict import PlaneEmbedding, decode_plane, embed_plane, view_tensors
 from napari_ptsam.tiling import Scaling
-from napari_ptsam.training.augment import View, plain_view, prefilter, random_view
+from napari_ptsam.training.augment import random_view
 from napari_ptsam.training.checkpoint import Checkpoint, RunState
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan
+from napari_ptsam.views import View, plain_view, prefilter
 
 LOSS_SIZE = 256
 """Side in pixels at which masks are compared, unless the plan asks for the model's own."""
