@@ -12,6 +12,7 @@ from torch import Tensor
 from napari_ptsam.backbones._sam import ImageEncoderViT, MaskDecoder, Sam
 from napari_ptsam.backbones.attention import encode_vit
 from napari_ptsam.backbones.embedded import EmbeddedEncoder, TaskEncoder
+from napari_ptsam.devices import half_precision
 
 Embedding = tuple[Tensor, ...]
 """BxDxhxw image embedding, then feature maps at 2 and 4 times its resolution
@@ -123,7 +124,12 @@ class Backbone:
         encoder = self.sam.image_encoder
         if isinstance(encoder, EmbeddedEncoder):
             return cast(Embedding, encoder(images, prompts))
-        return (encode_vit(cast(ImageEncoderViT, encoder), images, prompts),)
+        kind = half_precision(self.device)
+        # Gradients of half-precision floats vanish without scaling; bfloat16's range is float32's.
+        usable = kind is not None and not (kind == torch.float16 and torch.is_grad_enabled())
+        with torch.autocast(self.device.type, kind, enabled=usable):
+            embedding = encode_vit(cast(ImageEncoderViT, encoder), images, prompts)
+        return (embedding.float(),)
 
     def decode(
         self, embedding: Embedding, prompts: Tensor, mask_index: int = DEFAULT_MASK_INDEX
