@@ -25,7 +25,8 @@ from napari_ptsam.backbones.registry import BackboneSpec, Checksum, list_backbon
 from napari_ptsam.errors import BackboneError, DownloadError
 
 CONTENT = bytes(range(256)) * 14_000  # 3.6 MB
-IMPATIENT = Patience(timeout=0.3, attempts=4, pause=0.001)
+IMPATIENT = Patience(timeout=20, attempts=4, pause=0.001)
+NERVOUS = replace(IMPATIENT, timeout=0.4)
 
 
 @dataclass
@@ -263,15 +264,15 @@ def test_a_server_that_hangs_is_given_up(
     server.behaviour.hang_after = 0
     begin = time.monotonic()
     with pytest.raises(DownloadError, match="cut"):
-        fetch(spec, folder=tmp_path, patience=IMPATIENT)
-    assert time.monotonic() - begin < 4
+        fetch(spec, folder=tmp_path, patience=NERVOUS)
+    assert time.monotonic() - begin < 4, "it waited for the server's own end"
 
 
 def test_what_arrived_before_a_server_hangs_is_kept(
     server: Server, spec: BackboneSpec, tmp_path: Path
 ) -> None:
     server.behaviour.hang_after = 1_500_000
-    assert fetch(spec, folder=tmp_path, patience=IMPATIENT).read_bytes() == CONTENT
+    assert fetch(spec, folder=tmp_path, patience=NERVOUS).read_bytes() == CONTENT
     assert server.behaviour.requests[1]["Range"] == "bytes=1500000-"
 
 
@@ -371,7 +372,7 @@ def test_of_two_processes_one_downloads(server: Server, spec: BackboneSpec, tmp_
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(200)
     assert [child.exitcode for child in children] == [0, 0]
     assert len(server.behaviour.requests) == 1
     assert (tmp_path / spec.file_name).read_bytes() == CONTENT
