@@ -82,7 +82,7 @@ def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predicto
 
 
 @dataclass(frozen=True)
-class TestImage:
+class AnnotatedImage:
     """A test image as it is stored, and its mask HxW."""
 
     key: str
@@ -90,13 +90,13 @@ class TestImage:
     truth: NDArray[np.bool_]
 
 
-def test_images(data_set: data.DataSet) -> Iterator[TestImage]:
+def read_test_images(data_set: data.DataSet) -> Iterator[AnnotatedImage]:
     """Read the test images, one at a time."""
     images, masks = open_planes(data_set.test_images), open_planes(data_set.test_masks)
     places = {key: i for i, key in enumerate(masks.keys)}
     for i in data_set.test_planes or range(len(images)):
         key = images.keys[i]
-        yield TestImage(key, images.read(i), read_labels(masks, places[key]) > 0)
+        yield AnnotatedImage(key, images.read(i), read_labels(masks, places[key]) > 0)
 
 
 def run_cell(
@@ -107,7 +107,7 @@ def run_cell(
     predict = learn(method, data_set, options.seed, options.backbone, options.preset)
     trained = time.perf_counter()
     overlaps, rows = {}, []
-    for test in test_images(data_set):
+    for test in read_test_images(data_set):
         mask = predict(test.image)
         overlap = count_overlap(mask, test.truth)
         overlaps[test.key] = overlap

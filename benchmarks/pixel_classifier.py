@@ -47,7 +47,7 @@ class PixelClassifier:
         balance helps where objects are rare and hard to tell, and else makes
         them too large, so the benchmark reports both.
     trees, jobs
-        Number of trees, and of processor cores to use.
+        Number of trees, and of processor cores to learn with.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class PixelClassifier:
             vectors.append(made.reshape(-1, made.shape[-1])[chosen])
             classes.append(example.mask.ravel()[chosen])
         self._segmenter.clf.fit(np.concatenate(vectors), np.concatenate(classes))
+        self._segmenter.clf.set_params(n_jobs=1)
         return self
 
     def predict(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -90,8 +90,10 @@ def _tint(
 
 
 def _resize(panel: NDArray[np.uint8], width: int) -> Image.Image:
+    """To a width, or for tall pictures to a height of 1.5 times that."""
     picture = Image.fromarray(panel)
-    height = max(1, round(width * picture.height / picture.width))
+    factor = min(width / picture.width, 1.5 * width / picture.height)
+    size = (max(1, round(factor * picture.width)), max(1, round(factor * picture.height)))
     # Enlarged pixels stay sharp, so that an outline can be judged.
-    way = Image.Resampling.NEAREST if width > picture.width else Image.Resampling.BOX
-    return picture.resize((width, height), way)
+    way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
+    return picture.resize(size, way)

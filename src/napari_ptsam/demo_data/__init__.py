@@ -29,7 +29,7 @@ class DemoSet:
     target
         What the masks mark.
     rows, columns
-        Borders of the parts in pixels, the picture's own included.
+        Borders of the parts in pixels.
     train
         How many parts, counted along `split_by`, are for training.
     split_by
@@ -57,7 +57,7 @@ SETS = (
     DemoSet("coins", "coins.png", "coin", (0, 150, 303), (0, 128, 256, 384), train=1),
     DemoSet("ihc", "ihc.png", "stained epithelium", (0, 128, 256, 384, 512), (0, 256, 512),
             train=1, split_by="columns"),
-    DemoSet("cell", "cell.png", "cell", (0, 374, 660), (0, 428, 550), train=1),
+    DemoSet("cell", "cell.png", "cell", (200, 374, 548), (306, 428, 550), train=1),
     DemoSet("hubble_deep_field", "hubble_deep_field.jpg", "galaxy or star",
             (0, 218, 436, 654, 872), (0, 250, 500, 750, 1000), train=2, split_by="columns"),
 )  # fmt: skip

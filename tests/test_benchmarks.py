@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="the benchmarks need scikit-learn: pip install scikit-learn")
+
+from benchmarks import data, fewshot
+from benchmarks.pixel_classifier import PIXELS_PER_IMAGE, PixelClassifier
+from benchmarks.record import circumstances, write_json
+from napari_ptsam.errors import InputError
+from napari_ptsam.examples import Example
+from napari_ptsam.metrics import dice
+from napari_ptsam.planes import open_planes
+
+both_draws = pytest.mark.parametrize("balanced", [False, True])
+
+
+def example(seed: int, colour: bool = False) -> Example:
+    """A bright square in noise."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((64, 64), bool)
+    top, left = rng.integers(5, 40, 2)
+    mask[top : top + 18, left : left + 18] = True
+    grey = 80 + 60.0 * mask + rng.normal(0, 20, mask.shape)
+    image = np.repeat(grey[..., None], 3, 2)
+    if colour:
+        image = rng.normal(100, 20, (64, 64, 3))
+        image[..., 1] += 70 * mask
+    return Example(str(seed), image.clip(0, 255).astype(np.float32), mask, mask | True, None)
+
+
+def development_data() -> Path:
+    try:
+        return data.data_folder()
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@both_draws
+@pytest.mark.parametrize("colour", [False, True])
+def test_pixel_classifier_separates_a_simple_picture(balanced: bool, colour: bool) -> None:
+    classifier = PixelClassifier(0, balanced, trees=10).fit([example(i, colour) for i in range(3)])
+    unseen = example(9, colour)
+    assert dice(classifier.predict(unseen.image), unseen.mask) > 0.9
+
+
+@both_draws
+def test_pixel_classifier_ignores_pixels_that_are_not_valid(balanced: bool) -> None:
+    shown = example(0)
+    wrong = ~shown.mask
+    wrong[:, :32] = shown.mask[:, :32]
+    valid = np.zeros_like(wrong)
+    valid[:, :32] = True
+    misled = Example("", shown.image, wrong, valid, None)
+    classifier = PixelClassifier(0, balanced, trees=10).fit([misled])
+    assert dice(classifier.predict(shown.image), shown.mask) > 0.9
+
+
+def test_balanced_pixels_are_half_object() -> None:
+    shown = example(0)
+    chosen = PixelClassifier(0, balanced=True)._choose(shown, np.random.default_rng(0))
+    assert len(chosen) == min(PIXELS_PER_IMAGE, len(set(chosen)))
+    inside = min(int(shown.mask.sum()), PIXELS_PER_IMAGE // 2)
+    assert shown.mask.ravel()[chosen].sum() == inside
+
+
+def test_pixel_classifier_repeats_itself() -> None:
+    first, second = (PixelClassifier(3, trees=5).fit([example(0)]) for _ in range(2))
+    assert np.array_equal(first.predict(example(1).image), second.predict(example(1).image))
+
+
+def test_training_sets_are_nested_and_seeded() -> None:
+    assert data.training_images(64, 0)[:16] == data.training_images(16, 0)
+    assert sorted(data.training_images(64, 1)) == list(range(64))
+    assert data.training_images(16, 0) != data.training_images(16, 1)
+
+
+def test_split_of_seed_0_never_changes() -> None:
+    assert data.training_images(16, 0) == (
+        30, 31, 4, 45, 21, 62, 50, 32, 53, 5, 46, 37, 26, 1, 13, 38,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_impossible_training_sets_are_refused(count: int) -> None:
+    with pytest.raises(InputError, match=f"not {count}"):
+        data.training_images(count, 0)
+
+
+def test_missing_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAPARI_PTSAM_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        data.data_folder()
+    with pytest.raises(InputError, match="kvasir is not in"):
+        data.load("kvasir", tmp_path)
+    with pytest.raises(InputError, match="no data set 'cats'"):
+        data.load("cats", tmp_path)
+
+
+def test_stack_is_split_by_planes(tmp_path: Path) -> None:
+    (tmp_path / "isbi2012").mkdir()
+    split = data.load("isbi2012", tmp_path, seed=5)
+    assert split.train_planes == tuple(range(16))
+    assert split.test_planes == tuple(range(20, 30))
+
+
+@pytest.mark.parametrize("name", data.NAMES)
+def test_real_data_pair_up(name: str) -> None:
+    split = data.load(name, development_data())
+    for images, masks in (
+        (split.train_images, split.train_masks),
+        (split.test_images, split.test_masks),
+    ):
+        assert list(open_planes(images).keys) == list(open_planes(masks).keys)
+    assert max(split.train_planes) < len(open_planes(split.train_images))
+    test = next(iter(fewshot.read_test_images(split)))
+    assert test.image.shape[:2] == test.truth.shape
+    assert test.truth.any()
+
+
+def options(tmp_path: Path, **changed: object) -> argparse.Namespace:
+    values = {
+        "only": ["dsb2018"], "methods": ["pixel-classifier"], "images": 16, "seed": 0,
+        "preset": "quick", "backbone": "embedded", "data": tmp_path, "fresh": False,
+        "output": tmp_path / "fewshot.json", "panels": tmp_path / "panels",
+    }  # fmt: skip
+    return argparse.Namespace(**(values | changed))
+
+
+def test_known_cells_are_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dsb2018").mkdir()
+    (tmp_path / "kvasir").mkdir()
+    ran = []
+
+    def run_cell(method, data_set, options):
+        ran.append(data_set.name)
+        return {"dice_mean": 0.5, "dice_sd": 0.125, "n": 1, "train_seconds": 1.0}, []
+
+    monkeypatch.setattr(fewshot, "run_cell", run_cell)
+    monkeypatch.setattr(fewshot, "save_comparison", lambda rows, path: None)
+    fewshot.run(options(tmp_path))
+    fewshot.run(options(tmp_path, only=["dsb2018", "kvasir"]))
+    assert ran == ["dsb2018", "kvasir"]
+    fewshot.run(options(tmp_path, fresh=True))
+    assert ran == ["dsb2018", "kvasir", "dsb2018"]
+    stored = json.loads((tmp_path / "fewshot.json").read_text())
+    assert set(stored["cells"]) == {"pixel-classifier/dsb2018", "pixel-classifier/kvasir"}
+    assert "50.0 ± 12.5" in capsys.readouterr().out
+
+
+def test_table_shows_what_was_not_run(tmp_path: Path) -> None:
+    text = fewshot.table({"ptsam-decoder/emps": {"dice_mean": 0.4, "dice_sd": 0.1}}, data.NAMES)
+    lines = text.splitlines()
+    assert len(lines) == 2 + len(fewshot.METHODS)
+    assert lines[2].endswith("| - | - | - | 40.0 ± 10.0 |")
+
+
+def test_results_tell_their_circumstances(tmp_path: Path) -> None:
+    write_json(tmp_path / "results" / "a.json", circumstances())
+    found = json.loads((tmp_path / "results" / "a.json").read_text())
+    assert {"machine", "packages", "commit", "date"} <= set(found)
+    assert found["packages"]["numpy"] == np.__version__
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["a.json"]
