@@ -35,25 +35,36 @@ _LINES = ("filament", "vessel", "pore", "membrane")
 
 
 def _palette(rng: np.random.Generator, names: tuple[str, ...], grey: float) -> dict[str, float]:
-    """Colours that differ by a random amount, all grey with probability `grey`."""
+    """Colours that differ from the first by a random but visible amount.
+
+    All are grey with probability `grey`.
+    """
     style = {"coloured": float(rng.random() >= grey)}
-    base = rng.uniform(0.15, 0.8, 3)
-    spread = log_uniform(rng, 0.06, 0.45)
-    for name in names:
-        ink = np.clip(base + spread * rng.normal(0, 1, 3), 0.03, 0.97)
+    channels = 3 if style["coloured"] > 0.5 else 1
+    base = np.resize(rng.uniform(0.15, 0.8, channels), 3)
+    spread = log_uniform(rng, 0.1, 0.6)
+    for i, name in enumerate(names):
+        step = rng.standard_normal(channels)
+        step *= 0 if i == 0 else spread * rng.uniform(0.5, 1.5) / np.linalg.norm(step)
+        ink = base + np.resize(step, 3)
+        # Mirrored rather than clipped, lest two parts end up equally dark.
+        ink = np.where((ink < 0.03) | (ink > 0.97), base - np.resize(step, 3), ink)
+        ink = np.clip(ink, 0.03, 0.97)
         style.update({f"{name}_{c}": float(v) for c, v in zip("rgb", ink, strict=True)})
     return style
 
 
 def _ink(style: Style, name: str) -> NDArray[np.float32]:
-    """The colour of a part, of one channel in grey types."""
-    colour = np.asarray([style[f"{name}_{c}"] for c in "rgb"], np.float32)
+    """The colour of a part, Cx1x1, of one channel in grey types."""
+    colour = np.asarray([style[f"{name}_{c}"] for c in "rgb"], np.float32)[:, None, None]
     return colour if style["coloured"] > 0.5 else colour[:1]
 
 
 def _photograph(style: Style, rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
-    """Expose a HxWx1 or HxWx3 picture."""
-    return expose(picture[..., 0] if picture.shape[2] == 1 else picture, style, rng)
+    """Expose a 1xHxW or 3xHxW picture."""
+    if picture.shape[0] == 1:
+        return expose(picture[0], style, rng)
+    return expose(np.ascontiguousarray(np.moveaxis(picture, 0, 2)), style, rng)
 
 
 def _region_style(rng: np.random.Generator) -> dict[str, float]:
@@ -90,7 +101,7 @@ def _regions(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
             owner[field > style["share"] + 0.3 * i] = i + 1
     if is_empty(rng):
         owner[:] = 0
-    picture: Field = np.zeros((*shape, 3 if style["coloured"] > 0.5 else 1), np.float32)
+    picture: Field = np.zeros((3 if style["coloured"] > 0.5 else 1, *shape), np.float32)
     parts: list[tuple[str, Mask]] = []
     for i, name in enumerate(("ground", *_REGIONS)[: count + 1]):
         mask = owner == i
@@ -98,14 +109,14 @@ def _regions(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
             continue
         weight = blur(mask, style["soft"]) if style["soft"] > 0 else mask.astype(np.float32)
         grain = style[f"{name}_contrast"] * paint_texture(rng, style, name, shape)
-        picture += weight[..., None] * (_ink(style, name) + grain[..., None])
+        picture += weight * (_ink(style, name) + grain)
         if i > 0:
             parts.append((name, mask))
     if style["outline"] != 0:
         step = np.zeros(shape, np.float32)
         step[:, 1:] += owner[:, 1:] != owner[:, :-1]
         step[1:] += owner[1:] != owner[:-1]
-        picture += (2 * style["outline"] * blur(step, 1.0))[..., None]
+        picture += 2 * style["outline"] * blur(step, 1.0)
     return finish(_photograph(style, rng, picture), parts)
 
 
@@ -135,8 +146,8 @@ def _object_style(rng: np.random.Generator) -> dict[str, float]:
 
 def _scatter_sort(
     style: Style, rng: np.random.Generator, name: str, kinds: NDArray[np.uint8], canvas: Field
-) -> list[tuple[tuple[slice, slice], Mask, Field]]:
-    """Paint the objects of one sort; returns their windows, masks and depths."""
+) -> list[tuple[tuple[slice, slice], Mask]]:
+    """Paint the objects of one sort on a CxHxW canvas; returns their windows and masks."""
     shape = (kinds.shape[0], kinds.shape[1])
     radius = style[f"{name}_radius"]
     wanted = style[f"{name}_cover"] * shape[0] * shape[1] / (math.pi * radius**2)
@@ -151,31 +162,31 @@ def _scatter_sort(
         depth = np.clip((up - low) / (2 * size), 0, 1)
         tone = 1 + style[f"{name}_relief"] * (depth - 0.6)
         tone = tone + style[f"{name}_rim"] * np.exp(-depth * size / 2)
-        colour = (ink + style[f"{name}_vary"] * rng.normal(0, 1, ink.size)).astype(np.float32)
-        paint = colour * tone[..., None] + grain[window][..., None]
-        cover = (style["clear"] * inside)[..., None]
-        canvas[window] = canvas[window] * (1 - cover) + cover * paint
-        stamps.append((window, inside, depth))
+        colour = ink + style[f"{name}_vary"] * rng.standard_normal(ink.shape, dtype=np.float32)
+        cover = style["clear"] * inside
+        view = canvas[:, *window]
+        view += cover * (colour * tone + grain[window] - view)
+        stamps.append((window, inside))
         kinds[window][inside] = kind(name)
     return stamps
 
 
 def _objects(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     ground = style["ground_contrast"] * paint_texture(rng, style, "ground", shape)
-    canvas = np.asarray(_ink(style, "ground") + ground[..., None], np.float32)
+    canvas = np.asarray(_ink(style, "ground") + ground, np.float32)
     kinds, instances = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
     number = 0
     for name in () if is_empty(rng) else _OBJECTS[: int(style["sorts"])]:
         if rng.random() < 0.12:
             continue
         before = canvas.copy()
-        for window, inside, _ in _scatter_sort(style, rng, name, kinds, canvas):
+        for window, inside in _scatter_sort(style, rng, name, kinds, canvas):
             number += 1
             instances[window][inside] = number
         if style["shadow"] > 0:
             body = np.roll((kinds == kind(name)).astype(np.float32), (3, 3), (0, 1))
             shade = style["shadow"] * blur(body, 2.5) * (kinds == 0)
-            canvas = np.where((kinds == 0)[..., None], before * (1 - shade[..., None]), canvas)
+            canvas = np.where(kinds == 0, before * (1 - shade), canvas)
     return Scene(_photograph(style, rng, canvas), kinds, instances)
 
 
@@ -227,10 +238,10 @@ def _networks(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     ground = style["ground_contrast"] * paint_texture(rng, style, "ground", shape)
     line = 0.6 * style["line_contrast"] * paint_texture(rng, style, "line", shape)
     line = line + style["depth"] * np.clip(level / (0.5 * style["width"]), 0, 1)
-    over = dots.inside(style["soft"])[..., None]
-    picture = (1 - weight[..., None]) * (_ink(style, "ground") + ground[..., None])
-    picture = picture + weight[..., None] * (_ink(style, "line") + line[..., None])
-    picture = picture * (1 - over) + over * (_ink(style, "dot") + 0.4 * ground[..., None])
+    over = dots.inside(style["soft"])
+    picture = (1 - weight) * (_ink(style, "ground") + ground)
+    picture = picture + weight * (_ink(style, "line") + line)
+    picture = picture * (1 - over) + over * (_ink(style, "dot") + 0.4 * ground)
     parts = [(_LINES[int(style["sort"])], mask), ("spot", dots.ids)]
     return finish(_photograph(style, rng, np.asarray(picture, np.float32)), parts)
 

@@ -62,12 +62,14 @@ def _planes(rng: np.random.Generator, form: str, thin: float) -> tuple[np.ndarra
     return normals, np.concatenate([rng.uniform(0.6, 1.0, 12), np.full(6, 1.0)])
 
 
-def _grid(shape: Shape, centre: tuple[float, float], reach: float) -> tuple[Window, Field, Field]:
+def _grid(
+    shape: Shape, centre: tuple[float, float], reach: tuple[float, float]
+) -> tuple[Window, Field, Field]:
     """Window around a centre, clipped to the canvas, and y and x relative to the centre."""
     spans = []
-    for middle, size in zip(centre, shape, strict=True):
-        low = min(max(int(middle - reach), 0), size)
-        spans.append((low, max(min(int(middle + reach) + 2, size), low)))
+    for middle, half, size in zip(centre, reach, shape, strict=True):
+        low = min(max(int(middle - half), 0), size)
+        spans.append((low, max(min(int(middle + half) + 2, size), low)))
     (y0, y1), (x0, x1) = spans
     y = np.arange(y0, y1, dtype=np.float32)[:, None] - np.float32(centre[0])
     x = np.arange(x0, x1, dtype=np.float32)[None, :] - np.float32(centre[1])
@@ -104,7 +106,9 @@ def solid(
         return _lump(rng, style, prefix, shape, centre, radius, form)
     if form in ("sphere", "rod"):
         half = radius * (ratio if form == "rod" else math.sqrt(ratio))
-        window, y, x = _grid(shape, centre, half + 1)
+        reach = max(half - radius, 0)
+        tall, wide = reach * abs(math.sin(angle)), reach * abs(math.cos(angle))
+        window, y, x = _grid(shape, centre, (radius + 1 + tall, radius + 1 + wide))
         along = math.cos(angle) * x + math.sin(angle) * y
         across = -math.sin(angle) * x + math.cos(angle) * y
         if form == "rod":
@@ -113,7 +117,7 @@ def solid(
             along, across = along / math.sqrt(ratio), across * math.sqrt(ratio)
         upper = np.sqrt(np.maximum(radius**2 - along**2 - across**2, 0))
         return window, np.asarray(upper, np.float32), np.asarray(-upper, np.float32)
-    window, y, x = _grid(shape, centre, 1.5 * radius + 1)
+    window, y, x = _grid(shape, centre, (1.5 * radius + 1,) * 2)
     normals, offsets = _planes(rng, form, style[f"{prefix}_thin"])
     normals = normals @ _rotation(rng, style[f"{prefix}_flat"] > 0.5).T
     # A face seen exactly edge-on has no height; lean it by a hair.
@@ -149,7 +153,7 @@ def _lump(
             roughness=style[f"{prefix}_rough"],
         )
     else:
-        window, y, x = _grid(shape, centre, 1.4 * radius + 1)
+        window, y, x = _grid(shape, centre, (1.4 * radius + 1,) * 2)
         turn = np.arctan2(y, x) * style[f"{prefix}_petals"] + rng.uniform(0, 6)
         outline = 1 + style[f"{prefix}_rough"] * np.sin(turn)
         level = np.asarray(1 - np.hypot(y, x) / (radius * outline), np.float32)

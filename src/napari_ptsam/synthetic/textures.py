@@ -55,7 +55,7 @@ def paint_texture(rng: np.random.Generator, style: Style, prefix: str, shape: Sh
         phase = (math.cos(angle) * x + math.sin(angle) * y) * (2 * math.pi / (1.6 * scale + 2))
         return unit_sd(np.sin(phase + smooth_noise(rng, shape, 5 * scale)).astype(np.float32))
     if name == "scales":
-        _, edge = mosaic(rng, shape, max(1.5 * scale, 6), regularity=0.5)
+        _, edge = mosaic(rng, shape, max(1.5 * scale, 8), regularity=0.5)
         return unit_sd(np.minimum(edge, 0.25 * scale + 1))
     if name == "dots":
         field = smooth_noise(rng, shape, scale)

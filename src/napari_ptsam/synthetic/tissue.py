@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,13 @@ from napari_ptsam.synthetic.textures import draw_texture, paint_texture
 
 
 def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
-    radius = log_uniform(rng, 16, 95)
+    radius = log_uniform(rng, 18, 100)
     return {
         **draw_camera_style(rng),
         **population(rng, "polyp", radius, 0.05, apart=rng.uniform(0.9, 1.4)),
         **population(rng, "debris", log_uniform(rng, 4, 25), rng.choice([0.0, 0.02, 0.08])),
         "floor": 0.0,
+        "gain": 1.0,
         "span": 1.0,
         "photons": 10 ** rng.uniform(2.5, 4),
         "read": 0.004,
@@ -37,13 +39,16 @@ def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
         "text": 0.0,
         "more": float(rng.choice([0.0, rng.uniform(0.3, 3)])),
         "polyp_long": float(rng.uniform(1.0, 1.8)),
-        "polyp_rough": float(rng.uniform(0.05, 0.3)),
+        "polyp_rough": float(rng.uniform(0.02, 0.16)),
         "polyp_spread": float(rng.uniform(0.2, 0.5)),
-        "dome": float(rng.uniform(0.15, 0.8)),
+        "dome": log_uniform(rng, 0.12, 0.9),
+        "steep": float(rng.uniform(0.4, 2.0)),
+        "border": float(rng.uniform(0.8, 3.5)),
+        "exposure": float(rng.uniform(1.1, 2.4)),
         "stalk": float(rng.uniform(0.2, 0.9) if rng.random() < 0.3 else 0.0),
         "other_colour": float(rng.choice([0.02, 0.06, 0.12]) * rng.uniform(0.5, 1.5)),
         "other_red": float(rng.normal()),
-        "other_light": float(rng.normal(0.25, 0.7)),
+        "other_light": float(rng.normal(0.2, 0.5)),
         "bumpy": float(rng.choice([0.0, rng.uniform(0.1, 0.5)])),
         "bump_scale": log_uniform(rng, 4, 14),
         "edge": float(rng.uniform(0.0, 0.35)),
@@ -57,7 +62,7 @@ def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
         "relief_scale": log_uniform(rng, 40, 120),
         "fine": float(rng.uniform(0.0, 0.06)),
         "lumen": float(rng.uniform(0.08, 0.35) if rng.random() < 0.65 else 0.0),
-        "folds": float(rng.uniform(0.1, 0.5) if rng.random() < 0.7 else 0.0),
+        "folds": float(rng.uniform(0.2, 0.8) if rng.random() < 0.7 else 0.0),
         "fold_pitch": float(rng.uniform(0.35, 0.9)),
         "gloss": float(rng.uniform(0.0, 0.9)),
         "wet": float(rng.uniform(1.3, 2.6)),
@@ -74,28 +79,32 @@ def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
 def _wall(
     style: Style, rng: np.random.Generator, shape: Shape
 ) -> tuple[Field, Field, NDArray[np.int32]]:
-    """Relief of the wall, its nearness to the camera (0..1), and the mask of the lumen."""
+    """Relief of the wall, the light that reaches it (0..1), and the mask of the lumen."""
     side = float(max(shape))
     centre = rng.uniform(-0.1, 1.1, 2) * shape
-    y, x = np.ogrid[: shape[0], : shape[1]]
+    y = (np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])) / side
+    x = (np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])) / side
     turn = rng.uniform(0, math.pi)
-    u = (math.cos(turn) * (x - centre[1]) + math.sin(turn) * (y - centre[0])) / side
-    v = (-math.sin(turn) * (x - centre[1]) + math.cos(turn) * (y - centre[0])) / side
-    bend = 0.12 * smooth_noise(rng, shape, 0.35 * side) + 0.03 * smooth_noise(rng, shape, 40)
-    away = np.hypot(u, rng.uniform(1, 1.8) * v) * np.exp(bend) + 0.02
-    height = style["relief"] * fractal_noise(rng, shape, style["relief_scale"], 3)
+    u = math.cos(turn) * x + math.sin(turn) * y
+    v = rng.uniform(1, 1.8) * (math.cos(turn) * y - math.sin(turn) * x)
+    bend = 0.15 * smooth_noise(rng, shape, 0.35 * side) + 0.03 * smooth_noise(rng, shape, 40)
+    away = np.hypot(u, v) * np.exp(bend) + 0.02
+    height = 8 * style["relief"] * fractal_noise(rng, shape, style["relief_scale"], 3)
+    light = np.clip(away / 0.7, 0, 1) ** (0.5 * style["fall_off"])
     if style["folds"] > 0:
-        rank = np.log(away) / style["fold_pitch"] + 0.15 * smooth_noise(rng, shape, 60)
-        saw = np.mod(rank, 1)
-        height = height + 2.5 * style["folds"] * np.minimum(saw, 5 * (1 - saw))
-    lumen = away < style["lumen"] * rng.uniform(0.6, 1.2)
-    near = np.clip(away / 0.7, 0, 1) ** (0.5 * style["fall_off"])
-    reach = max(style["lumen"], 1e-3)
-    dark = np.clip((away - 0.75 * reach) / (0.5 * reach), 0.05, 1) if style["lumen"] > 0 else 1.0
+        # A fold hides the light from the wall behind it, which lies nearer to the lumen.
+        rank = np.log(away) / style["fold_pitch"] + 0.2 * smooth_noise(rng, shape, 60)
+        front = np.mod(rank, 1)
+        much = np.clip(0.6 + 0.6 * smooth_noise(rng, shape, 110), 0, 1.2) * style["folds"]
+        shade = 1.2 * np.exp((front - 1) * 5) - 0.5 * np.exp(-front * 5)
+        light = light * np.clip(1 - blur(much * shade, 1.3), 0.1, 1.4)
+    reach = style["lumen"] * rng.uniform(0.6, 1.2)
+    if reach > 0:
+        light = light * np.clip((away - 0.7 * reach) / (0.5 * reach), 0.04, 1)
     return (
         np.asarray(height, np.float32),
-        np.asarray(near * dark, np.float32),
-        lumen.astype(np.int32),
+        np.asarray(light, np.float32),
+        (away < reach).astype(np.int32),
     )
 
 
@@ -126,7 +135,8 @@ def _stalks(
     """The stalks that polyps hang on: whose they are, and their height."""
     shape = polyps.shape
     ids, height = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-    y, x = np.ogrid[: shape[0], : shape[1]]
+    y = np.arange(shape[0], dtype=np.float32)[:, None]
+    x = np.arange(shape[1], dtype=np.float32)[None, :]
     for i, (centre, radius) in enumerate(zip(polyps.centres, polyps.radii, strict=True)):
         if rng.random() > style["stalk"]:
             continue
@@ -140,85 +150,98 @@ def _stalks(
     return ids, np.asarray(height, np.float32)
 
 
+def _planes(values: Iterable[float]) -> Field:
+    """Three numbers as a 3x1x1 array; pictures are 3xHxW until they are exposed."""
+    return np.asarray(list(values), np.float32)[:, None, None]
+
+
 def _mucosa(style: Style, rng: np.random.Generator, shape: Shape) -> tuple[Field, Mask]:
-    """Colour of the flat wall, HxWx3, and the mask of its vessels."""
-    base = np.array([1.0, style["green"], style["green"] * style["blue"]]) * style["red"]
+    """Colour of the flat wall, 3xHxW, and the mask of its vessels."""
+    base = style["red"] * _planes([1.0, style["green"], style["green"] * style["blue"]])
     patch = style["patches"] * fractal_noise(rng, shape, 70, 3)
     fine = style["fine"] * fractal_noise(rng, shape, 4, 2)
-    colour = base.astype(np.float32) * (1 + fine[..., None])
-    colour = colour + patch[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
+    colour = base * (1 + fine) + patch * _planes([0.3, 1.0, 0.9])
     if style["vessels"] <= 0:
-        return np.asarray(colour, np.float32), np.zeros(shape, bool)
+        return colour, np.zeros(shape, bool)
     thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3))
     thin = np.abs(fractal_noise(rng, shape, style["vessel_scale"], 3))
     where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1)
     lines = np.maximum(np.clip(1 - thick / 0.09, 0, 1), 0.6 * np.clip(1 - thin / 0.1, 0, 1))
     lines = blur(lines, 0.7) * where
-    ink = np.array([0.35, 1.0, 0.9], np.float32) * style["vessels"]
-    return np.asarray(colour * (1 - lines[..., None] * ink), np.float32), lines > 0.25
+    return colour * (1 - lines * (style["vessels"] * _planes([0.35, 1.0, 0.9]))), lines > 0.25
 
 
 def _lit(
-    style: Style, rng: np.random.Generator, colour: Field, height: Field, near: Field
+    style: Style, rng: np.random.Generator, colour: Field, height: Field, light: Field
 ) -> Field:
     """Light a coloured relief from the camera: diffuse, with wet highlights."""
     dy, dx = np.gradient(height)
-    lean_y, lean_x = rng.normal(0, 0.25, 2)
-    facing = 1 / np.sqrt(1 + dx**2 + dy**2)
+    lean_y, lean_x = rng.normal(0, 0.3, 2).tolist()
+    facing = 1 / np.sqrt(1 + dx * dx + dy * dy)
     lambert = np.clip((1 + lean_y * dy + lean_x * dx) * facing, 0.05, 1.6)
     shape = (height.shape[0], height.shape[1])
-    lit = colour * (near * lambert)[..., None]
-    ripple = height + 0.9 * smooth_noise(rng, shape, 7)
-    ry, rx = np.gradient(ripple)
-    mirror = np.exp(-((rx - 0.5 * lean_x) ** 2 + (ry - 0.5 * lean_y) ** 2) / 0.012)
-    wet = smooth_noise(rng, shape, 30) > style["wet"] - near
-    glint = style["gloss"] * 1.6 * blur(mirror * wet, 0.6) * np.clip(2 * near, 0, 1)
-    return np.asarray(lit + glint[..., None], np.float32)
+    ry, rx = np.gradient(height + 0.9 * smooth_noise(rng, shape, 7))
+    off = (rx - 0.5 * lean_x) ** 2 + (ry - 0.5 * lean_y) ** 2
+    wet = smooth_noise(rng, shape, 30) > style["wet"] - light
+    glint = 1.6 * style["gloss"] * blur((off < 0.008) & wet, 0.7) * np.clip(2 * light, 0, 1)
+    return np.asarray(colour * (light * lambert) + glint, np.float32)
+
+
+def _swelling(style: Style, rng: np.random.Generator, polyps: Layer) -> Field:
+    """Height of the polyps above the wall in pixels: domes that rise steadily from it."""
+    level = np.clip(polyps.level, 0, 1)
+    steep = style["steep"]
+    dome = (1 - (1 - level) ** (1 + steep)) * polyps.lookup(polyps.radii)
+    return blur(style["dome"] * dome, 1.0 + 0.03 * style["polyp_radius"])
 
 
 def _endoscope(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
-    height, near, lumen = _wall(style, rng, shape)
+    height, light, lumen = _wall(style, rng, shape)
     colour, vessels = _mucosa(style, rng, shape)
     polyps, debris = _polyps(style, rng, shape), Layer(shape)
     debris.scatter(rng, style, "debris", centred=smooth_noise(rng, shape, 70) > 0.5)
     stalk, rise = _stalks(style, rng, polyps)
     ids = np.where(polyps.mask, polyps.ids, stalk)
-    level = np.clip(polyps.level, 0, 1)
-    dome = np.sqrt(level * (2 - level)) * polyps.lookup(polyps.radii)
-    dome = blur(np.maximum(dome, rise), 1.2) * style["dome"]
-    bumps = smooth_noise(rng, shape, style["bump_scale"])
-    soft = blur(ids > 0, 1.5)
-    relief = height * 8 + dome + soft * style["bumpy"] * bumps * 0.4 * style["bump_scale"]
-    tint = style["other_colour"] * np.array(
-        [style["other_light"], style["other_light"] - style["other_red"], style["other_light"]],
-        np.float32,
-    )
-    colour = colour * (1 + soft[..., None] * tint * 3)
-    colour = colour * (1 + 0.25 * style["bumpy"] * (soft * bumps)[..., None])
-    # A body that stands out is nearer to the lamp, and keeps light from around it.
-    near = near + soft * (0.25 * style["dome"] + 0.5 * np.clip(0.35 - near, 0, 1))
-    around = blur(soft, 0.12 * style["polyp_radius"] + 2) * (1 - soft)
-    near = np.clip(near * (1 - style["edge"] * 2 * around), 0.01, 1.3)
-    cover = 0.8 * debris.inside(3)[..., None]
-    colour = colour * (1 - cover) + cover * np.array([0.62, 0.5, 0.16], np.float32)
-    relief = relief + 1.5 * debris.inside(4)
-    picture = _lit(style, rng, np.asarray(colour, np.float32), relief, near)
-    if style["narrow_band"] > 0.5:
-        picture = picture[..., [1, 0, 0]] * np.array([0.75, 0.65, 0.6], np.float32)
-    if style["motion"] > 0:
-        axis = int(rng.integers(2))
-        picture = ndimage.uniform_filter1d(picture, int(style["motion"]), axis=axis)
-    seen = _aperture(style, shape)
-    image = expose(picture * seen[..., None], style, rng)
+    soft = blur(ids > 0, style["border"])
+    bumps = style["bumpy"] * soft * smooth_noise(rng, shape, style["bump_scale"])
+    relief = height + np.maximum(_swelling(style, rng, polyps), style["dome"] * rise)
+    relief = relief + 0.25 * style["bump_scale"] * bumps
+    shift = [style["other_light"], style["other_light"] - style["other_red"]]
+    tint = 3 * style["other_colour"] * _planes([*shift, shift[1]])
+    colour = colour * (1 + 0.2 * bumps + soft * tint)
+    # What stands out is nearer to the lamp, and keeps light from around it.
+    light = light + soft * (0.2 * style["dome"] + 0.6 * np.clip(0.45 - light, 0, 1))
+    around = blur(np.roll(soft, 4, 0), 0.1 * style["polyp_radius"] + 2) * (1 - soft)
+    light = np.clip(light * (1 - style["edge"] * around), 0.01, 1.2)
+    cover = 0.8 * debris.inside(3) * (ids == 0)
+    ink = _planes([0.62, 0.5, 0.16]) * (1 + 0.3 * smooth_noise(rng, shape, 6))
+    colour = colour * (1 - cover) + cover * ink
+    relief = relief + 1.5 * cover
+    image = _recorded(style, rng, _lit(style, rng, colour, relief, light), shape)
     parts: list[tuple[str, NDArray[np.int32] | Mask]] = [
-        ("vessel", vessels & (near > 0.2) & (style["vessels"] > 0.15)),
+        ("vessel", vessels & (light > 0.2) & (style["vessels"] > 0.15)),
         ("lumen", lumen),
-        ("polyp", ids),
         ("debris", debris.ids),
+        ("polyp", ids),
     ]
     image, hidden = _overlay(style, rng, image)
-    visible = (seen > 0.5) & ~hidden
+    visible = (_aperture(style, shape) > 0.5) & ~hidden
     return finish(image, [(name, part * visible) for name, part in parts])
+
+
+def _recorded(
+    style: Style, rng: np.random.Generator, picture: Field, shape: Shape
+) -> NDArray[np.uint8]:
+    """The picture, 3xHxW, as the instrument's camera and its black frame show it."""
+    if style["narrow_band"] > 0.5:
+        picture = picture[[1, 0, 0]] * _planes([0.75, 0.65, 0.6])
+    if style["motion"] > 0:
+        axis = int(rng.integers(1, 3))
+        picture = ndimage.uniform_filter1d(picture, int(style["motion"]), axis=axis)
+    # Bright places saturate gradually.
+    picture = 1 - np.exp(-style["exposure"] * np.maximum(picture, 0))
+    framed = picture * _aperture(style, shape)
+    return expose(np.ascontiguousarray(np.moveaxis(framed, 0, 2)), style, rng)
 
 
 def _aperture(style: Style, shape: Shape) -> Field:
