@@ -46,7 +46,7 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 
 def _cpu_flags() -> set[str]:
     # Older releases of torch cannot tell.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return {name for name, there in capabilities.items() if there is True}
 
 

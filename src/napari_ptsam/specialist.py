@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -223,9 +223,6 @@ class Specialist:
         settings = {"encoder_prompts": 8 if encoder_prompts else 0}
         method = build_method("ptsam", settings, backbone, seed)
         path = None if checkpoint is None else Path(checkpoint)
-        started = time.perf_counter()
-        result = yield from train(method, backbone, examples, plan, scaling, path)
-        record = _record(examples, plan, result, time.perf_counter() - started, command)
         metadata = PromptMetadata(
             backbone_name=backbone.name,
             backbone_identity=backbone.identity,
@@ -236,11 +233,16 @@ class Specialist:
             channels={"axes": axes, "channel": channel},
             working_scale=scaling.to_dict(),
             class_name=class_name,
-            training=record,
         )
+        specialist = cls(method, backbone, metadata)
+        started = time.perf_counter()
+        run = train(method, backbone, examples, plan, scaling, path)
+        result = yield from _with_preview(run, specialist)
+        record = _record(examples, plan, result, time.perf_counter() - started, command)
+        specialist.metadata = replace(metadata, training=record)
         if path is not None:
             path.unlink(missing_ok=True)
-        return cls(method, backbone, metadata)
+        return specialist
 
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one plane, HxW or HxWxC of any real dtype."""
@@ -350,6 +352,20 @@ class Specialist:
         method = build_method(metadata.method, metadata.method_settings, backbone)
         method.load_tensors({k: torch.from_numpy(v) for k, v in file.tensors.items()})
         return cls(method, backbone, metadata)
+
+
+def _with_preview(
+    run: Generator[TrainStep, None, TrainResult], specialist: Specialist
+) -> Generator[TrainStep, None, TrainResult]:
+    """The run's steps, each with the means to look at what was learned by then."""
+    with closing(run):
+        while True:
+            try:
+                step = next(run)
+            except StopIteration as end:
+                result: TrainResult = end.value
+                return result
+            yield replace(step, preview=specialist.predict)
 
 
 def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:

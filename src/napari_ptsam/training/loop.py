@@ -9,13 +9,14 @@ on from its checkpoint ends with the same numbers as one that was not.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding, resize_logits
@@ -57,6 +58,9 @@ class TrainStep:
         Mean Dice of the held-out examples (0..1) when they were looked at in this step.
     seconds
         Since the run started.
+    preview
+        Where a specialist is trained: its `predict` with the numbers of this moment, to be
+        called before the next step.
     """
 
     phase: Phase
@@ -65,6 +69,7 @@ class TrainStep:
     loss: float
     held_out_dice: float | None
     seconds: float
+    preview: Callable[[NDArray[Any]], Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
