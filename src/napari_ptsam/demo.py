@@ -143,7 +143,12 @@ def wheel_tasks(output: Path) -> list[Task]:
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels[window]).save(folder / f"{name}.png")
         folders = [home / fold / kind for fold in ("train", "test") for kind in ("images", "masks")]
-        tasks.append(Task(demo_set.name, demo_set.target, *folders))
+        train_images, train_masks, test_images, test_masks = folders
+        tasks.append(
+            Task(
+                demo_set.name, demo_set.target, train_images, train_masks, test_images, test_masks
+            )
+        )
     return tasks
 
 

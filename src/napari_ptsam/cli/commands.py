@@ -27,6 +27,7 @@ _PHASES = {"embed": "encoding", "train": "training", "refit": "training on all"}
 
 def train(args: argparse.Namespace) -> None:
     """Learn a specialist and write its prompt file."""
+    from napari_ptsam.normalize import Normalization
     from napari_ptsam.promptfile import prompt_path
     from napari_ptsam.specialist import Specialist
 
@@ -41,6 +42,7 @@ def train(args: argparse.Namespace) -> None:
             limit=args.limit,
             label=args.label,
             ignore_label=args.ignore_label,
+            normalization=Normalization(per=args.normalize),
             backbone=args.backbone,
             encoder_prompts=args.encoder_prompts,
             preset=args.preset,

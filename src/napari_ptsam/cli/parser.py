@@ -134,6 +134,12 @@ def _add_train(subparsers: Commands) -> None:
         metavar="N",
         help="mask value of pixels that nobody has decided on",
     )
+    add(
+        "--normalize",
+        choices=("image", "stack"),
+        default="image",
+        help="measure brightness on each image, or once on all of them (%(default)s)",
+    )
     add("--class-name", default="object", metavar="NAME", help="what the object is called")
     add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
     add("--encoder-prompts", action="store_true", help="learn prompts in the encoder too (slower)")
