@@ -10,6 +10,8 @@ from napari_ptsam.synthetic import (
     electron,
     fluorescence,
     generic,
+    materials,
+    organs,
     particles,
     stained,
     tissue,
@@ -24,6 +26,8 @@ FAMILIES: tuple[Family, ...] = (
     *electron.FAMILIES,
     *particles.FAMILIES,
     *tissue.FAMILIES,
+    *organs.FAMILIES,
+    *materials.FAMILIES,
     *generic.FAMILIES,
 )
 """All families of scene types."""

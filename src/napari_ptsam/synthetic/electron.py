@@ -88,32 +88,26 @@ def _stretched_mosaic(
 ) -> tuple[NDArray[np.int32], Field]:
     """Cells of different size, in some types all stretched one way, as `mosaic` has them."""
     tall = (math.ceil(shape[0] / style["stretch"]) + 1, shape[1])
-    tile, edge = mosaic(
-        rng, tall, style["size"], regularity=style["regular"], warp=style["warp"]
-    )
+    tile, edge = mosaic(rng, tall, style["size"], regularity=style["regular"], warp=style["warp"])
     if style["stretch"] > 1:
         rows = np.minimum((np.arange(shape[0]) / style["stretch"]).astype(int), tall[0] - 1)
         tile, edge = tile[rows], blur(edge[rows], 0.5 * style["stretch"])
     return tile[: shape[0]], np.asarray(edge[: shape[0]], np.float32)
 
 
-def _mitochondria(
-    rng: np.random.Generator, style: Style, grey: Field, mitos: Layer
-) -> Field:
+def _mitochondria(rng: np.random.Generator, style: Style, grey: Field, mitos: Layer) -> Field:
     """Draw the organelles of a layer over a picture: matrix, cristae and double membrane."""
     depth = mitos.depth()
     inner = mitos.inside(1.5)
     turn = rng.uniform(0, math.pi)
     folds = oriented_noise(rng, mitos.shape, style["cristae_scale"], turn, 5)
     body = -style["mito_dark"] * mitos.jitter(rng, 0.2) + style["cristae"] * np.tanh(folds)
-    grey = grey + inner * body
+    grey = np.asarray(grey + inner * body, np.float32)
     rim = _line(depth - 1, 1.4) * mitos.mask
     return np.asarray(grey - 0.7 * style["membrane_dark"] * rim, np.float32)
 
 
-def _vesicles(
-    rng: np.random.Generator, style: Style, grey: Field, vesicles: Layer
-) -> Field:
+def _vesicles(style: Style, grey: Field, vesicles: Layer) -> Field:
     """Draw small rings with a light or a dark inside over a picture."""
     depth = vesicles.depth()
     rim = _line(depth - 0.5, 1.0) * vesicles.mask
@@ -145,7 +139,7 @@ def _neuropil(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
         near = smooth_noise(rng, shape, 30) > 1.2 - style["clusters"]
         free = room & ~mitos.mask
         vesicles.scatter(rng, style, "vesicle", within=free, centred=free & near)
-    grey = _vesicles(rng, style, _mitochondria(rng, style, grey, mitos), vesicles)
+    grey = _vesicles(style, _mitochondria(rng, style, grey, mitos), vesicles)
     dark = np.clip(half + 0.6 - edge, 0, 1.2) / 1.2 / np.clip(slant, 0.8, 2)
     dark *= 1 - style["fuzzy"] * (0.5 + 0.25 * smooth_noise(rng, shape, 12))
     sheath = rng.random(count) < style["myelin"]
@@ -204,7 +198,7 @@ def _ultrastructure(style: Style, rng: np.random.Generator, shape: Shape) -> Sce
     for place in (1.0, 1.0 + 1.6 * style["rim"]):
         rim = _line(depth - place, 0.7 * style["rim"]) * mitos.mask
         grey = grey - 0.6 * style["membrane_dark"] * rim
-    grey = _vesicles(rng, style, np.asarray(grey, np.float32), vesicles)
+    grey = _vesicles(style, np.asarray(grey, np.float32), vesicles)
     grey = grey - style["core_dark"] * cores.inside(1.5) * cores.jitter(rng, 0.2)
     parts = [
         ("core", cores.ids),
@@ -273,9 +267,8 @@ def _cells(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
         mitos.scatter(rng, style, "mito", within=free)
     vesicles.scatter(rng, style, "vesicle", within=free & ~mitos.mask)
     grey = grey - style["membrane_dark"] * _line(inside - 0.7, 1.5) * body
-    grey = _vesicles(
-        rng, style, _mitochondria(rng, style, np.asarray(grey, np.float32), mitos), vesicles
-    )
+    grey = _mitochondria(rng, style, np.asarray(grey, np.float32), mitos)
+    grey = _vesicles(style, grey, vesicles)
     parts = [
         ("cell", cell),
         ("organelle", mitos.ids),
