@@ -1,7 +1,9 @@
 """The development data sets: where they lie, and which images are for training.
 
 Nothing of them enters the project. Training sets are nested: the first n of one
-seeded permutation of the ``train`` folder, so that 16 images are among the 32.
+seeded permutation of the names in the ``train`` folder, so that 16 images are
+among the 32. Names are put in plain order first, so that a set does not depend on
+how a folder is listed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_ptsam.errors import InputError
+from napari_ptsam.planes import open_planes
 
 NAMES = ("dsb2018", "isbi2012", "kvasir", "emps")
 TRAIN_IMAGES = 64
@@ -32,7 +35,7 @@ class DataSet:
     train_images, train_masks, test_images, test_masks
         Folders, or one stack for both uses.
     train_planes, test_planes
-        Numbers of the images in the folder (sorted by name) or of the stack's planes.
+        Numbers of the images, as `open_planes` lists the folder, or of the stack's planes.
     """
 
     name: str
@@ -46,7 +49,7 @@ class DataSet:
 
 
 def training_images(count: int, seed: int) -> tuple[int, ...]:
-    """The first `count` of a permutation of 64 image numbers that depends on `seed` alone."""
+    """The first `count` of a permutation of 64 numbers, that of names in plain order."""
     if not 1 <= count <= TRAIN_IMAGES:
         raise InputError(f"Training takes 1 to {TRAIN_IMAGES} images, not {count}.")
     return tuple(int(i) for i in np.random.default_rng(seed).permutation(TRAIN_IMAGES)[:count])
@@ -100,7 +103,15 @@ def load(name: str, folder: Path, count: int = 16, seed: int = 0) -> DataSet:
             name, targets[name], volume, membranes, tuple(range(min(count, 16))),
             volume, membranes, tuple(range(20, 30)),
         )  # fmt: skip
+    keys = list(open_planes(home / "train" / "images").keys)
+    if len(keys) != TRAIN_IMAGES:
+        raise InputError(
+            f"{home / 'train' / 'images'} holds {len(keys)} images, but the splits are made for "
+            f"{TRAIN_IMAGES}. Fetch the data set again."
+        )
+    names = sorted(keys)
+    planes = tuple(keys.index(names[i]) for i in training_images(count, seed))
     return DataSet(
-        name, targets[name], home / "train" / "images", home / "train" / "masks",
-        training_images(count, seed), home / "test" / "images", home / "test" / "masks",
+        name, targets[name], home / "train" / "images", home / "train" / "masks", planes,
+        home / "test" / "images", home / "test" / "masks",
     )  # fmt: skip
