@@ -26,10 +26,10 @@ def _section(rng: np.random.Generator) -> dict[str, float]:
     style = draw_camera_style(rng)
     return {
         **style,
-        "photons": 10 ** rng.uniform(1.5, 3.3),
+        "photons": 10 ** rng.uniform(1.7, 3.3),
         "light": 0.3 * style["light"],
         "span": max(style["span"], float(rng.uniform(0.35, 0.8))),
-        "blur": min(style["blur"], 1.3),
+        "blur": min(style["blur"], 1.1),
         "invert": float(rng.random() < 0.12),
         "cytoplasm": float(rng.uniform(0.5, 0.8)),
         "stain": float(rng.uniform(0.2, 0.55)),
@@ -38,7 +38,7 @@ def _section(rng: np.random.Generator) -> dict[str, float]:
         "vary": float(rng.uniform(0.0, 0.09)),
         "waves": float(rng.uniform(0.0, 0.06)),
         "knife": float(rng.choice([0.0, rng.uniform(0.01, 0.05)])),
-        "slant": float(rng.uniform(0.0, 0.6)),
+        "slant": float(rng.uniform(0.0, 0.45)),
     }
 
 
@@ -69,14 +69,14 @@ def _neuropil_style(rng: np.random.Generator) -> dict[str, float]:
         "regular": float(rng.uniform(0.0, 0.6)),
         "warp": float(rng.uniform(0.1, 0.3)),
         "stretch": float(rng.choice([1.0, rng.uniform(1.3, 3.0)])),
-        "membrane": float(np.clip(size * rng.uniform(0.04, 0.1), 1.3, 6)),
+        "membrane": float(np.clip(size * rng.uniform(0.05, 0.11), 1.9, 6)),
         "membrane_dark": float(rng.uniform(0.28, 0.6)),
-        "fuzzy": float(rng.uniform(0.0, 0.5)),
+        "fuzzy": float(rng.uniform(0.0, 0.4)),
         "mito_dark": float(rng.uniform(0.05, 0.3)),
         "cristae": float(rng.uniform(0.0, 0.2)),
         "cristae_scale": float(np.clip(organ * rng.uniform(0.15, 0.3), 1.5, 5)),
         "clusters": float(rng.uniform(0.1, 0.8) if large and rng.random() < 0.7 else 0.0),
-        "vesicle_light": float(rng.uniform(-0.1, 0.12)),
+        "vesicle_light": float(rng.choice([-1, 1]) * rng.uniform(0.05, 0.2)),
         "tubules": float(rng.uniform(0.05, 0.25) if large else 0.0),
         "myelin": float(rng.uniform(0.03, 0.12) if rng.random() < 0.25 else 0.0),
         "dark_cells": float(rng.choice([0.0, rng.uniform(0.05, 0.2)])),
