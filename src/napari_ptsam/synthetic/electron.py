@@ -92,7 +92,12 @@ def _stretched_mosaic(
     if style["stretch"] > 1:
         rows = np.minimum((np.arange(shape[0]) / style["stretch"]).astype(int), tall[0] - 1)
         tile, edge = tile[rows], blur(edge[rows], 0.5 * style["stretch"])
-    return tile[: shape[0]], np.asarray(edge[: shape[0]], np.float32)
+    tile, edge = tile[: shape[0]], np.asarray(edge[: shape[0]], np.float32)
+    # Coarse sampling misses that the distance falls to 0 on every border.
+    border = np.zeros(shape, np.float32)
+    border[1:] = tile[1:] != tile[:-1]
+    border[:, 1:] = np.maximum(border[:, 1:], tile[:, 1:] != tile[:, :-1])
+    return tile, edge * (1 - np.minimum(2 * blur(border, 1.0), 1))
 
 
 def _mitochondria(rng: np.random.Generator, style: Style, grey: Field, mitos: Layer) -> Field:
