@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +18,7 @@ from torch import Tensor
 from napari_ptsam.errors import TrainingError
 from napari_ptsam.examples import Example, data_hash
 from napari_ptsam.methods.base import Method
-from napari_ptsam.training.presets import TrainingPlan
+from napari_ptsam.training.views import Job
 
 
 @dataclass
@@ -40,6 +41,28 @@ class RunState:
             self.looks_since_best += 1
 
 
+@dataclass(frozen=True)
+class PhaseEnd:
+    """What a finished phase came to.
+
+    Attributes
+    ----------
+    dice
+        Best mean Dice of the held-out examples, None where there were none.
+    step
+        Step behind the numbers.
+    loss
+        Mean loss of the last 20 steps.
+    tensors
+        The method's numbers.
+    """
+
+    dice: float | None
+    step: int
+    loss: float
+    tensors: dict[str, Tensor]
+
+
 class Checkpoint:
     """One safetensors file that belongs to one run.
 
@@ -47,16 +70,50 @@ class Checkpoint:
     ----------
     path
         The file, or None to keep nothing.
-    plan, examples
-        What identifies the run: a checkpoint of another plan or other examples is refused.
+    job, examples
+        What identifies the run: a checkpoint of another one is refused.
+
+    Attributes
+    ----------
+    trained
+        How the phase ``train`` ended, once it has.
+
+    Raises
+    ------
+    TrainingError
+        If the file is damaged or belongs to another run.
     """
 
-    def __init__(self, path: Path | None, plan: TrainingPlan, examples: Sequence[Example]) -> None:
+    def __init__(self, path: Path | None, job: Job, examples: Sequence[Example]) -> None:
         self.path = path
-        self.run = ""
-        if path is not None:
-            text = json.dumps(asdict(plan), sort_keys=True) + data_hash(examples)
-            self.run = hashlib.sha256(text.encode()).hexdigest()
+        self.trained: PhaseEnd | None = None
+        self._record: dict[str, Any] = {}
+        self._tensors: dict[str, Tensor] = {}
+        if path is None:
+            return
+        self.run = _run_identity(job, examples)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                self._tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            record = json.loads(metadata.get("ptsam_run", "{}"))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise TrainingError(
+                f"The checkpoint {path} cannot be read ({error}). Delete it to start anew."
+            ) from error
+        if record.get("run") != self.run:
+            raise TrainingError(
+                f"The checkpoint {path} belongs to another run: other images, masks, backbone, "
+                "settings or seed. Delete it to start anew, or name another file."
+            )
+        self._record = record
+        if record["trained"] is not None:
+            self.trained = PhaseEnd(**record["trained"], tensors=_part(self._tensors, "trained."))
 
     def save(
         self, phase: str, method: Method, optimiser: torch.optim.Optimizer, state: RunState
@@ -68,10 +125,14 @@ class Checkpoint:
         tensors |= {f"best.{k}": v for k, v in (state.best or {}).items()}
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v.cpu() for k, v in moments.items()}
+        trained = None
+        if self.trained is not None:
+            trained = {k: v for k, v in vars(self.trained).items() if k != "tensors"}
+            tensors |= {f"trained.{k}": v for k, v in self.trained.tensors.items()}
         values = {k: v for k, v in vars(state).items() if k != "best"}
-        record = {"run": self.run, "phase": phase, "state": json.dumps(values)}
+        record = {"run": self.run, "phase": phase, "state": values, "trained": trained}
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        save_file(tensors, temporary, record)
+        save_file(tensors, temporary, {"ptsam_run": json.dumps(record)})
         temporary.replace(self.path)
 
     def resume(
@@ -79,34 +140,25 @@ class Checkpoint:
     ) -> RunState | None:
         """State of this phase from the file, with method and optimiser set to it.
 
-        None when there is no file, or when it was written in another phase. (A phase that was
-        over is run again: it gives the same numbers.)
-
-        Raises
-        ------
-        TrainingError
-            If the file is damaged or belongs to another run.
+        None when there was no file, or it was written in another phase.
         """
-        if self.path is None or not self.path.exists():
+        if self._record.get("phase") != phase:
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                record = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise TrainingError(
-                f"The checkpoint {self.path} cannot be read ({error}). Delete it to start anew."
-            ) from error
-        if record.get("run") != self.run:
-            raise TrainingError(
-                f"The checkpoint {self.path} belongs to another run: other images, masks, preset "
-                "or seed. Delete it to start anew, or name another file."
-            )
-        if record["phase"] != phase:
-            return None
-        method.load_tensors(_part(tensors, "now."))
-        _restore(optimiser, _part(tensors, "optimiser."))
-        return RunState(**json.loads(record["state"]), best=_part(tensors, "best.") or None)
+        method.load_tensors(_part(self._tensors, "now."))
+        _restore(optimiser, _part(self._tensors, "optimiser."))
+        return RunState(**self._record["state"], best=_part(self._tensors, "best.") or None)
+
+
+def _run_identity(job: Job, examples: Sequence[Example]) -> str:
+    """Digest of everything that decides a run's numbers."""
+    parts = {
+        "plan": asdict(job.plan),
+        "method": [job.method.name, job.method.settings_dict],
+        "backbone": job.backbone.identity,
+        "scaling": job.scaling.to_dict(),
+        "examples": data_hash(examples),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
