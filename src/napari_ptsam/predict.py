@@ -1,9 +1,9 @@
-"""Planes to probabilities, in two parts that can be kept apart: embed, then decode."""
+"""Planes to probabilities: embed and decode, in one go or in two parts kept apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from napari_ptsam.backbones.backbone import Backbone, Embedding, resize_logits
 from napari_ptsam.devices import computing
 from napari_ptsam.methods.base import Method
-from napari_ptsam.tiling import Scaling, blend, tile_offsets
+from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
 from napari_ptsam.views import View, plain_view, prefilter, scaled_size
 
 TILES_AT_ONCE = 4
@@ -37,9 +37,13 @@ class PlaneEmbedding:
     """
 
     tiles: Embedding
-    offsets: tuple[tuple[int, int], ...]
+    offsets: tuple[Offset, ...]
     scaled: tuple[int, int]
     shape: tuple[int, int]
+
+    def compact(self) -> PlaneEmbedding:
+        """The same in 16 bits on the CPU, for keeping."""
+        return replace(self, tiles=tuple(level.half().cpu() for level in self.tiles))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,28 @@ class _Unannotated:
     image: NDArray[np.float32]
     mask: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """How a plane is cut for a backbone."""
+
+    plane: _Unannotated
+    scale: float
+    scaled: tuple[int, int]
+    offsets: tuple[Offset, ...]
+
+    @classmethod
+    def of(cls, image: NDArray[np.float32], scaling: Scaling, size: int) -> _Tiling:
+        scale = scaling.scale_for(image.shape, size)
+        scaled = scaled_size(image.shape, scale)
+        blank = np.zeros(image.shape[:2], bool)
+        plane = _Unannotated(prefilter(image, scale), blank, blank)
+        return cls(plane, scale, scaled, tuple(tile_offsets(scaled, size)))
+
+    def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:
+        views = [plain_view(self.plane, backbone.input_size, self.scale, o) for o in offsets]
+        return method.encode(backbone, view_tensors(backbone, views))
 
 
 def view_tensors(backbone: Backbone, views: Sequence[View]) -> Tensor:
@@ -69,39 +95,54 @@ def embed_plane(
     scaling
         Working scale; decides the tiles.
     """
-    height, width = image.shape[:2]
-    scale = scaling.scale_for(image.shape, backbone.input_size)
-    scaled = scaled_size(image.shape, scale)
-    offsets = tile_offsets(scaled, backbone.input_size)
-    blank = np.zeros((height, width), bool)
-    plane = _Unannotated(prefilter(image, scale), blank, blank)
-    parts = []
+    tiling = _Tiling.of(image, scaling, backbone.input_size)
     with torch.inference_mode(), computing(backbone.device):
-        for group in _groups(offsets):
-            views = [plain_view(plane, backbone.input_size, scale, o) for o in group]
-            parts.append(method.encode(backbone, view_tensors(backbone, views)))
-    tiles = tuple(torch.cat(level) for level in zip(*parts, strict=True))
-    return PlaneEmbedding(tiles, tuple(offsets), scaled, (height, width))
+        parts = [tiling.embedded(method, backbone, group) for group in _groups(tiling.offsets)]
+        tiles = tuple(torch.cat(level) for level in zip(*parts, strict=True))
+    height, width = image.shape[:2]
+    return PlaneEmbedding(tiles, tiling.offsets, tiling.scaled, (height, width))
 
 
 def decode_plane(
     method: Method, backbone: Backbone, embedded: PlaneEmbedding
 ) -> NDArray[np.float32]:
     """Probability of the object, HxW float32, from an embedded plane."""
-    parts = []
-    with torch.inference_mode(), computing(backbone.device):
+
+    def decoded() -> Iterator[tuple[Tensor, Offset]]:
         for group in _groups(range(len(embedded.offsets))):
-            tiles = tuple(level[group[0] : group[-1] + 1].float() for level in embedded.tiles)
-            logits = method.decode(backbone, tiles)
-            parts.append(resize_logits(logits.float(), backbone.input_size))
-        return blend(torch.cat(parts), embedded.offsets, embedded.scaled, embedded.shape)
+            part = slice(group[0], group[-1] + 1)
+            tiles = tuple(level[part].to(backbone.device).float() for level in embedded.tiles)
+            yield from _logits(method, backbone, tiles, embedded.offsets[part])
+
+    with torch.inference_mode(), computing(backbone.device):
+        return blend(decoded(), embedded.scaled, embedded.shape)
 
 
 def predict_plane(
     method: Method, backbone: Backbone, image: NDArray[np.float32], scaling: Scaling
 ) -> NDArray[np.float32]:
-    """Probability of the object, HxW float32 (`embed_plane`, then `decode_plane`)."""
-    return decode_plane(method, backbone, embed_plane(method, backbone, image, scaling))
+    """Probability of the object, HxW float32.
+
+    What `embed_plane` and `decode_plane` give, a few tiles at a time: embeddings of a whole
+    large plane would fill the memory.
+    """
+    tiling = _Tiling.of(image, scaling, backbone.input_size)
+
+    def predicted() -> Iterator[tuple[Tensor, Offset]]:
+        for group in _groups(tiling.offsets):
+            yield from _logits(method, backbone, tiling.embedded(method, backbone, group), group)
+
+    height, width = image.shape[:2]
+    with torch.inference_mode(), computing(backbone.device):
+        return blend(predicted(), tiling.scaled, (height, width))
+
+
+def _logits(
+    method: Method, backbone: Backbone, tiles: Embedding, offsets: Sequence[Offset]
+) -> Iterator[tuple[Tensor, Offset]]:
+    """SxS logits of each tile, with its corner."""
+    logits = resize_logits(method.decode(backbone, tiles).float(), backbone.input_size)
+    yield from zip(logits[:, 0], offsets, strict=True)
 
 
 def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:

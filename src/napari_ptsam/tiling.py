@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ OVERLAP = 0.25
 
 MAX_SCALE = 2.0
 """Enlarging further shows the model no more than the camera saw."""
+
+Offset = tuple[int, int]
+"""Row and column of a tile's top left corner in the scaled plane, model pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,18 @@ class Scaling:
         Raises
         ------
         PromptFileError
-            If the mode is unknown.
+            If the mode is unknown, or the factor is missing or none.
         """
         if values.get("mode") == "fit":
             return cls(None)
         if values.get("mode") == "fixed":
-            return cls(float(values["factor"]))
+            try:
+                return cls(float(values["factor"]))
+            except (KeyError, TypeError, ValueError, InputError) as error:
+                raise PromptFileError(
+                    f"The prompt file's working scale is {values}; a fixed one needs a factor "
+                    "from 0.01 to 16. The file is damaged: train again, or get it anew."
+                ) from error
         raise PromptFileError(
             f"The prompt file's working scale is {values}; this version knows the modes 'fit' "
             "and 'fixed'. A newer napari-ptsam may read it."
@@ -105,14 +114,16 @@ def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float
         Width in model pixels that objects should at least have.
     """
     width = object_thickness(examples)
-    fits = [size / max(e.image.shape[:2]) for e in examples]
-    if width is None or width * float(np.median(fits)) >= wanted_width:
+    fit = float(np.median([size / max(e.image.shape[:2]) for e in examples]))
+    if width is None or width * fit >= wanted_width:
         return Scaling(None)
-    return Scaling(round(min(wanted_width / max(width, 1.0), MAX_SCALE), 3))
+    factor = min(wanted_width / max(width, 1.0), MAX_SCALE)
+    # Fitting a small image in may enlarge it beyond what is worth tiles.
+    return Scaling(round(factor, 3)) if factor > fit else Scaling(None)
 
 
-def tile_offsets(scaled: tuple[int, int], size: int) -> list[tuple[int, int]]:
-    """Top left corners, in model pixels, of evenly spread tiles that cover the scaled plane."""
+def tile_offsets(scaled: tuple[int, int], size: int) -> list[Offset]:
+    """Corners of evenly spread tiles that cover the scaled plane."""
     rows, columns = (_starts(length, size) for length in scaled)
     return [(row, column) for row in rows for column in columns]
 
@@ -125,19 +136,15 @@ def _starts(length: int, size: int) -> list[int]:
 
 
 def blend(
-    logits: Tensor,
-    offsets: Sequence[tuple[int, int]],
-    scaled: tuple[int, int],
-    shape: tuple[int, int],
+    tiles: Iterable[tuple[Tensor, Offset]], scaled: tuple[int, int], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Tiles of logits to one map of probabilities at the plane's own resolution.
 
     Parameters
     ----------
-    logits
-        Nx1xSxS at the model's input size.
-    offsets
-        Corner of each tile in the scaled plane.
+    tiles
+        SxS logits at the model's input size, each with its corner in the scaled plane. They
+        are taken one at a time, so that a plane of any size needs memory for itself alone.
     scaled
         Height and width of the scaled plane.
     shape
@@ -148,18 +155,19 @@ def blend(
     NDArray
         HxW float32, 0..1. Where tiles overlap, each weighs by its distance to its border.
     """
-    size = logits.shape[-1]
-    ramp = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).float()
-    weight = torch.outer(ramp, ramp)
-    height, width = scaled
-    total = torch.zeros(height, width)
-    weights = torch.zeros(height, width)
-    for tile, (row, column) in zip(logits[:, 0].float().cpu(), offsets, strict=True):
-        rows, columns = min(size, height - row), min(size, width - column)
-        window = (slice(row, row + rows), slice(column, column + columns))
-        total[window] += tile[:rows, :columns] * weight[:rows, :columns]
-        weights[window] += weight[:rows, :columns]
+    total, weights = torch.zeros(scaled), torch.zeros(scaled)
+    for tile, (row, column) in tiles:
+        weight = _tile_weight(tile.shape[-1])
+        window = total[row : row + len(tile), column : column + len(tile)]
+        rows, columns = window.shape
+        window += (tile.float().cpu() * weight)[:rows, :columns]
+        weights[row : row + rows, column : column + columns] += weight[:rows, :columns]
     merged = (total / weights)[None, None]
     if scaled != tuple(shape):
         merged = F.interpolate(merged, tuple(shape), mode="bilinear", align_corners=False)
     return np.asarray(merged[0, 0].sigmoid().numpy(), np.float32)
+
+
+def _tile_weight(size: int) -> Tensor:
+    ramp = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).float()
+    return torch.outer(ramp, ramp)
