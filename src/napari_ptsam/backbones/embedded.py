@@ -266,28 +266,41 @@ def build_embedded(shape: EmbeddedShape | None = None, seed: int = 0) -> Sam:
 
 
 def shape_of_state(state: Mapping[str, Tensor]) -> EmbeddedShape | None:
-    """Sizes of the embedded SAM in a state dict, or None when it is another model."""
+    """Sizes of the embedded SAM in a state dict, or None when it is another model.
+
+    Raises
+    ------
+    BackboneError
+        If tensors that tell the sizes are missing or of a shape that they cannot have.
+    """
     if "image_encoder.stem_half.0.0.weight" not in state:
         return None
-    position = state["image_encoder.pos_embed"]
-    blocks = {int(k.split(".")[2]) for k in state if k.startswith("image_encoder.blocks.")}
-    grid, width = position.shape[1], position.shape[3]
-    if not blocks:
-        raise BackboneError("This embedded backbone has no transformer blocks; it is damaged.")
+    try:
+        return _read_shape(state)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise BackboneError(
+            f"This embedded backbone is damaged: {error} does not fit or is missing. Install "
+            "napari-ptsam again, or copy the file again."
+        ) from error
+
+
+def _read_shape(state: Mapping[str, Tensor]) -> EmbeddedShape:
+    _, grid, _, width = state["image_encoder.pos_embed"].shape
+    blocks = sorted({int(k.split(".")[2]) for k in state if k.startswith("image_encoder.blocks.")})
     spans = {i: state[f"image_encoder.blocks.{i}.attn.rel_pos_h"].shape for i in blocks}
     windowed = [span[0] for span in spans.values() if span[0] != 2 * grid - 1]
+    half, quarter, eighth = (
+        state[f"image_encoder.stem_{stage}.0.0.weight"].shape[0]
+        for stage in ("half", "quarter", "eighth")
+    )
     return EmbeddedShape(
         input_size=grid * 16,
-        stem=(
-            state["image_encoder.stem_half.0.0.weight"].shape[0],
-            state["image_encoder.stem_quarter.0.0.weight"].shape[0],
-            state["image_encoder.stem_eighth.0.0.weight"].shape[0],
-        ),
+        stem=(half, quarter, eighth),
         width=width,
         depth=len(blocks),
         heads=width // spans[0][1],
         window=(min(windowed) + 1) // 2 if windowed else 0,
-        global_blocks=tuple(sorted(i for i, s in spans.items() if s[0] == 2 * grid - 1)),
+        global_blocks=tuple(i for i in blocks if spans[i][0] == 2 * grid - 1),
     )
 
 
@@ -301,11 +314,14 @@ def load_embedded(state: Mapping[str, Tensor]) -> Sam:
     """
     shape = shape_of_state(state)
     if shape is None:
-        raise BackboneError("These are not the weights of an embedded backbone.")
-    sam = build_embedded(shape)
+        raise BackboneError(
+            "These are not the weights of an embedded backbone. Use a file that "
+            "`python -m pretraining.export` wrote, or a name that `napari-ptsam backbones` lists."
+        )
     try:
+        sam = build_embedded(shape)
         sam.load_state_dict(dict(state))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BackboneError(
             f"The embedded backbone's weights do not fit together: {str(error)[:300]}. They were "
             "made by another version of napari-ptsam, or are damaged."

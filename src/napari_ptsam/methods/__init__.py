@@ -22,14 +22,20 @@ def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: 
     Raises
     ------
     PromptFileError
-        If this version does not know the method.
+        If this version does not know the method or its settings.
     """
     if name not in METHODS:
         raise PromptFileError(
             f"The method '{name}' is not known to this version; known are: "
             f"{', '.join(sorted(METHODS))}. A newer napari-ptsam may read the file."
         )
-    return METHODS[name].build(settings, backbone, seed)
+    try:
+        return METHODS[name].build(settings, backbone, seed)
+    except TypeError as error:
+        raise PromptFileError(
+            f"The settings {settings} are not those of '{name}' in this version ({error}). "
+            "A newer napari-ptsam may read the file."
+        ) from error
 
 
 __all__ = ["METHODS", "Method", "Ptsam", "build_method"]
