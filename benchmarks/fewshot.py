@@ -22,7 +22,7 @@ from benchmarks import data
 from benchmarks.pixel_classifier import PixelClassifier
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.backbones import Backbone, load_backbone
-from napari_ptsam.backbones.embedded import build_embedded
+from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
 from napari_ptsam.demo_picture import Comparison, save_comparison
 from napari_ptsam.examples import load_examples
 from napari_ptsam.labels import read_labels
@@ -66,7 +66,7 @@ def learn(method: str, data_set: data.DataSet, seed: int, backbone: str, preset:
 
 def random_backbone(name: str) -> Backbone:
     """The embedded backbone's architecture, with the weights that training starts from."""
-    shape = load_backbone(name).sam.embedded_shape
+    shape = shape_of_state(load_backbone(name).sam.state_dict())
     return Backbone(build_embedded(shape, seed=0), "embedded-random", "random", "embedded")
 
 
