@@ -7,7 +7,9 @@ can specialise with eight learned prompts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from pretraining.pool import TypeScenes
 
 LOSS_STRIDE = 2
 """Masks come out at half the input's resolution, and are compared there."""
+
+Task = tuple[tuple[int, ...], bool]
+"""Kinds whose pixels are asked for, and whether it is everything else instead."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,25 @@ class Crops:
     images: Tensor
     kinds: Tensor
     instances: Tensor
+
+    def to(self, device: torch.device) -> Crops:
+        """The same on a device."""
+        return Crops(*(t.to(device) for t in (self.images, self.kinds, self.instances)))
+
+
+def join(parts: Sequence[Crops]) -> Crops:
+    """Crops of several types, one after the other."""
+    return Crops(
+        torch.cat([p.images for p in parts]),
+        torch.cat([p.kinds for p in parts]),
+        torch.cat([p.instances for p in parts]),
+    )
+
+
+def split(crops: Crops, types: int) -> list[Crops]:
+    """Joined crops of `types` types, each on its own again."""
+    parts = (t.chunk(types) for t in (crops.images, crops.kinds, crops.instances))
+    return [Crops(*part) for part in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -114,29 +138,28 @@ def _crop(
     return pixels, marks[0], marks[1]
 
 
-def _cut(plane: NDArray, corner: tuple[int, int], window: int) -> NDArray:
+def _cut(plane: NDArray[Any], corner: tuple[int, int], window: int) -> NDArray[Any]:
     y, x = corner
     return np.asarray(plane[y : y + window, x : x + window])
 
 
-def draw_tasks(
-    crops: Crops, count: int, rng: np.random.Generator
-) -> list[tuple[tuple[int, ...], bool]]:
-    """`count` tasks as (kinds, complement): what is asked of all crops of the episode."""
-    present = [k for k in np.flatnonzero(np.bincount(crops.kinds.cpu().numpy().ravel())) if k > 0]
+def draw_tasks(crops: Crops, count: int, rng: np.random.Generator) -> list[Task]:
+    """`count` tasks that are asked of all crops of the episode."""
+    areas = np.bincount(crops.kinds.cpu().numpy().ravel())
+    present = [int(k) for k in np.flatnonzero(areas) if k > 0]
     if not present:
         return [((1,), False)] * count
     rng.shuffle(present)
-    tasks: list[tuple[tuple[int, ...], bool]] = []
+    tasks: list[Task] = []
     for i in range(count):
-        wanted = (present[i % len(present)],)
+        wanted: tuple[int, ...] = (present[i % len(present)],)
         if len(present) > 2 and rng.random() < 0.12:
             wanted = (wanted[0], present[(i + 1) % len(present)])
         tasks.append((wanted, bool(rng.random() < 0.06)))
     return tasks
 
 
-def task_masks(crops: Crops, task: tuple[tuple[int, ...], bool]) -> Tensor:
+def task_masks(crops: Crops, task: Task) -> Tensor:
     """Kx1xSxS float masks of one task."""
     wanted, complement = task
     mask = torch.zeros_like(crops.kinds, dtype=torch.bool)
@@ -155,8 +178,8 @@ def draw_instances(crops: Crops, rng: np.random.Generator) -> tuple[Tensor, Tens
         background, 2 and 3 box corners, -1 none), K bool "there was an object".
     """
     masks, points, labels, present = [], [], [], []
-    for instances in crops.instances:
-        areas = np.bincount(instances.cpu().numpy().ravel())
+    for instances in crops.instances.cpu():
+        areas = np.bincount(instances.numpy().ravel())
         ids = np.flatnonzero(areas[1:] >= 24) + 1
         found = len(ids) > 0
         mask = instances == int(rng.choice(ids)) if found else instances < 0
@@ -165,12 +188,14 @@ def draw_instances(crops: Crops, rng: np.random.Generator) -> tuple[Tensor, Tens
         points.append(point)
         labels.append(torch.tensor(label))
         present.append(found)
-    return (
+    drawn = (
         torch.stack(masks)[:, None].float(),
         torch.stack(points).float(),
         torch.stack(labels),
         torch.tensor(present),
     )
+    mask, point, kind, there = (t.to(crops.instances.device) for t in drawn)
+    return mask, point, kind, there
 
 
 def _prompt(mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[int]]:

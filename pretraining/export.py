@@ -1,0 +1,91 @@
+"""A pre-training run's checkpoint to the weights file that ships inside the package.
+
+    python -m pretraining.export RUN
+
+Only the network itself is kept, as float16: the table of prompts, the dense
+heads and the optimiser's state are dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import napari_ptsam.backbones
+from napari_ptsam.errors import BackboneError
+from pretraining.recipe import Recipe
+from pretraining.train import CHECKPOINT, RECIPE
+
+SHIPPED = Path(napari_ptsam.backbones.__file__).parent / "weights" / "embedded-v1.safetensors"
+
+PREFIX = "sam."
+"""Of the network's tensors in a checkpoint."""
+
+
+def to_float16(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors under `segment_anything`'s names.
+
+    Raises
+    ------
+    BackboneError
+        If a value is no finite float16 number, so that the file would not hold the network.
+    """
+    weights = {
+        name.removeprefix(PREFIX): tensor.detach().cpu().half().contiguous()
+        for name, tensor in state.items()
+        if name.startswith(PREFIX)
+    }
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise BackboneError(
+            f"{len(broken)} tensors hold values that are not finite in float16, {broken[0]} among "
+            "them. Go on from an earlier checkpoint with a lower learning rate."
+        )
+    return weights
+
+
+def export(run: Path, target: Path = SHIPPED) -> Path:
+    """Write the weights of a run's last checkpoint; returns the file.
+
+    The file's metadata tell the recipe's digest and the step.
+
+    Raises
+    ------
+    BackboneError
+        If there is no checkpoint, or its values are not finite.
+    """
+    path = run / CHECKPOINT
+    if not path.exists():
+        raise BackboneError(
+            f"The folder {run} holds no {CHECKPOINT}. Give the folder that was --run of "
+            "`python -m pretraining.train`."
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    recipe = Recipe.parse(json.loads((run / RECIPE).read_text()))
+    metadata = {"format": "pt", "recipe": recipe.digest, "step": str(state["step"])}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.part")
+    save_file(to_float16(state["model"]), temporary, metadata)
+    temporary.replace(target)
+    return target
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
+    given = parser.parse_args()
+    target = export(given.run, given.output)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The recipe of a pre-training run: everything that decides the weights, beside the code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_ptsam.backbones.embedded import EmbeddedShape
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of steps with one crop size.
+
+    Attributes
+    ----------
+    steps
+        How many.
+    crop
+        Side of the crops in pixels, a multiple of 16.
+    types, scenes
+        Scene types in a step, and crops of each.
+    first_rate, last_rate
+        Learning rate, linear in between.
+    groups
+        Parts of the pool that types are drawn from.
+    dense_weight
+        Weight of the loss that tells the kind of every pixel.
+    """
+
+    steps: int
+    crop: int
+    types: int
+    scenes: int
+    first_rate: float
+    last_rate: float
+    groups: tuple[str, ...]
+    dense_weight: float = 0.3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Phases one after the other, and what they have in common.
+
+    Attributes
+    ----------
+    seed
+        Of the initial weights and of every draw.
+    pool_types
+        Types in each group of the pool.
+    weight_decay
+        Of AdamW.
+    tasks
+        Tasks asked of each step's crops.
+    shape
+        Sizes of the network.
+    """
+
+    seed: int
+    pool_types: int
+    weight_decay: float
+    tasks: int
+    phases: tuple[Phase, ...]
+    shape: EmbeddedShape = field(default_factory=EmbeddedShape)
+
+    @staticmethod
+    def read(path: Path) -> Recipe:
+        """From a TOML file."""
+        return Recipe.parse(tomllib.loads(path.read_text()))
+
+    @staticmethod
+    def parse(plain: dict[str, Any]) -> Recipe:
+        """From plain values, as `dataclasses.asdict`, TOML and JSON give them."""
+        values = _as_tuples(plain)
+        phases = tuple(Phase(**p) for p in values.pop("phases"))
+        shape = EmbeddedShape(**values.pop("shape", {}))
+        return Recipe(phases=phases, shape=shape, **values)
+
+    @property
+    def steps(self) -> int:
+        """All steps of all phases."""
+        return sum(p.steps for p in self.phases)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all values, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def phase_at(self, step: int) -> tuple[Phase, float]:
+        """Phase of a step and its learning rate."""
+        for phase in self.phases:
+            if step < phase.steps:
+                share = step / phase.steps
+                return phase, phase.first_rate + share * (phase.last_rate - phase.first_rate)
+            step -= phase.steps
+        raise IndexError(step)
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists as tuples, so that a recipe is equal however it was made."""
+    if isinstance(value, dict):
+        return {k: _as_tuples(v) for k, v in value.items()}
+    return tuple(_as_tuples(v) for v in value) if isinstance(value, list) else value
