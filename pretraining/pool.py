@@ -21,7 +21,7 @@ from napari_ptsam.synthetic.scene import Family
 
 GROUPS = {
     "light": ("fluorescence", "transmitted", "stained"),
-    "matter": ("particles", "electron", "tissue", "generic"),
+    "matter": ("particles", "electron", "tissue", "organs", "generic", "materials"),
 }
 """Modules of `napari_ptsam.synthetic` whose families make up each part of the pool."""
 
