@@ -229,7 +229,9 @@ class _Run:
         with computing(backbone.device):
             batch = feed.batch(step)
             logits = resize_logits(method.decode(backbone, batch.embedding), self.loss_size)
-            mask, valid = _at(batch.mask, self.loss_size), _at(batch.valid, self.loss_size)
+            valid = _at(batch.valid, self.loss_size)
+            # Averaged over the valid pixels alone: what is ignored may hold anything.
+            mask = _at(batch.mask * batch.valid, self.loss_size) / valid.clamp(min=0.5)
             loss = ptsam_loss(logits, mask, valid > 0.5)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

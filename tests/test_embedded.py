@@ -1,0 +1,203 @@
+"""The small SAM inside the package, and its task encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.backbones.embedded import (
+    EmbeddedShape,
+    TaskEncoder,
+    build_embedded,
+    load_embedded,
+    shape_of_state,
+)
+from napari_ptsam.errors import BackboneError
+from napari_ptsam.methods import build_method
+
+TINY = EmbeddedShape(64, (8, 16, 16), width=32, depth=2, heads=2, window=2, global_blocks=(1,))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return dict(build_embedded(TINY).state_dict())
+
+
+def random_images(*sides: int) -> Tensor:
+    return torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        TINY,
+        EmbeddedShape(96, (8, 8, 24), width=48, depth=3, heads=3, window=3, global_blocks=(0, 2)),
+        EmbeddedShape(64, (16, 16, 16), width=32, depth=2, heads=4, window=0, global_blocks=(0, 1)),
+    ],
+)
+def test_the_shape_is_found_from_the_tensors(shape: EmbeddedShape) -> None:
+    assert shape_of_state(build_embedded(shape).state_dict()) == shape
+
+
+def test_another_network_is_not_taken_for_an_embedded_one() -> None:
+    assert shape_of_state({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 8)}) is None
+    with pytest.raises(BackboneError, match="not the weights of an embedded backbone"):
+        load_embedded({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 8)})
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = build_embedded(TINY, seed=3).state_dict()
+    before = torch.get_rng_state()
+    again, other = build_embedded(TINY, seed=3).state_dict(), build_embedded(TINY, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(v, again[k]) for k, v in first.items())
+    name = "image_encoder.patch_embed.weight"
+    assert not torch.equal(first[name], other.state_dict()[name])
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (96, 96), (32, 80)])
+def test_features_come_at_strides_8_4_and_2_for_any_input_size(
+    state: dict[str, Tensor], sides: tuple[int, int]
+) -> None:
+    levels = load_embedded(state).image_encoder(random_images(*sides))
+    for level, (channels, stride) in zip(levels, [(256, 8), (64, 4), (32, 2)], strict=True):
+        assert level.shape == (2, channels, sides[0] // stride, sides[1] // stride)
+        assert torch.isfinite(level).all()
+
+
+def test_encoder_prompts_change_the_features_and_get_gradients(state: dict[str, Tensor]) -> None:
+    encoder = load_embedded(state).image_encoder.requires_grad_(False)
+    prompts = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    plain, prompted = encoder(random_images(64, 64)), encoder(random_images(64, 64), prompts)
+    assert not any(torch.allclose(a, b) for a, b in zip(plain, prompted, strict=True))
+    sum(level.square().mean() for level in prompted).backward()
+    assert prompts.grad is not None
+    assert (prompts.grad.abs().sum((1, 2)) > 0).all()  # in every block
+
+
+def test_files_of_float16_load_as_float32(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file({k: v.half() for k, v in state.items()}, tmp_path / "half.safetensors")
+    backbone = load_backbone(tmp_path / "half.safetensors")
+    assert (backbone.architecture, backbone.name) == ("embedded", "half")
+    assert {p.dtype for p in backbone.sam.parameters()} == {torch.float32}
+    for name, tensor in backbone.sam.state_dict().items():
+        assert torch.equal(tensor, state[name].half().float())
+
+
+def test_masks_come_at_half_the_inputs_resolution(tiny_backbone: Path) -> None:
+    backbone = load_backbone(tiny_backbone)
+    method = build_method("ptsam", {}, backbone)
+    logits = method.decode(backbone, method.encode(backbone, random_images(64, 64)))
+    assert logits.shape == (2, 1, 64 // backbone.mask_stride, 64 // backbone.mask_stride)
+
+
+def damaged(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+    state, blocks = dict(state), "image_encoder.blocks."
+    if how == "no position":
+        del state["image_encoder.pos_embed"]
+    elif how == "flat position":
+        state["image_encoder.pos_embed"] = torch.zeros(3)
+    elif how == "no blocks":
+        state = {k: v for k, v in state.items() if not k.startswith(blocks)}
+    elif how == "first block missing":
+        state = {k: v for k, v in state.items() if not k.startswith(f"{blocks}0.")}
+    elif how == "odd block name":
+        state[f"{blocks}x.weight"] = torch.zeros(1)
+    elif how == "odd stem":
+        state["image_encoder.stem_half.0.0.weight"] = torch.zeros(5, 3, 3, 3)
+    elif how == "decoder missing":
+        state = {k: v for k, v in state.items() if not k.startswith("mask_decoder")}
+    else:
+        state["mask_decoder.iou_token.weight"] = torch.zeros(1, 3)
+    return state
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no position", "flat position", "no blocks", "first block missing", "odd block name",
+        "odd stem", "decoder missing", "decoder of another shape",
+    ],
+)  # fmt: skip
+def test_damaged_weights_are_refused_in_words(
+    state: dict[str, Tensor], how: str, tmp_path: Path
+) -> None:
+    save_file(damaged(state, how), tmp_path / "x.safetensors")
+    with pytest.raises(BackboneError, match=r"damaged|do not fit"):
+        load_backbone(tmp_path / "x.safetensors")
+
+
+def test_the_default_shape_ships_in_20_megabytes_and_takes_2048_numbers() -> None:
+    sam = build_embedded()
+    assert 2 * sum(t.numel() for t in sam.state_dict().values()) < 20e6
+    backbone = Backbone(sam, "embedded", "none", "embedded")
+    assert build_method("ptsam", {}, backbone).trainable_parameters == 2048
+    assert backbone.input_size == 256
+
+
+def test_the_tiny_file_holds_what_it_was_built_of(tiny_backbone: Path) -> None:
+    assert shape_of_state(load_file(tiny_backbone)) == TINY
+
+
+def task_inputs(count: int = 3) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Embeddings, masks and valid pixels of some examples."""
+    generator = torch.Generator().manual_seed(0)
+    levels = [(256, 8), (64, 16), (32, 32)]
+    embedding = tuple(torch.randn(count, c, s, s, generator=generator) for c, s in levels)
+    masks = (torch.rand(count, 1, 64, 64, generator=generator) < 0.3).float()
+    valid = torch.ones_like(masks)
+    valid[:, :, 48:] = 0
+    return embedding, masks, valid
+
+
+@pytest.fixture(scope="module")
+def task_encoder() -> TaskEncoder:
+    return build_embedded(TINY).task_encoder.eval().requires_grad_(False)
+
+
+def test_the_order_of_examples_does_not_matter(task_encoder: TaskEncoder) -> None:
+    statistics = task_encoder.statistics(*task_inputs())
+    prompts = task_encoder(statistics[None])
+    assert prompts.shape == (1, 8, 256)
+    torch.testing.assert_close(task_encoder(statistics[[2, 0, 1]][None]), prompts)
+
+
+def test_showing_all_examples_twice_changes_nothing(task_encoder: TaskEncoder) -> None:
+    statistics = task_encoder.statistics(*task_inputs())
+    twice = torch.cat([statistics, statistics])
+    torch.testing.assert_close(task_encoder(twice[None]), task_encoder(statistics[None]))
+
+
+def test_examples_and_masks_do_matter(task_encoder: TaskEncoder) -> None:
+    embedding, masks, valid = task_inputs()
+    prompts = task_encoder(task_encoder.statistics(embedding, masks, valid)[None])
+    inverted = task_encoder(task_encoder.statistics(embedding, 1 - masks, valid)[None])
+    fewer = task_encoder(task_encoder.statistics(embedding, masks, valid)[None, :1])
+    assert not torch.allclose(inverted, prompts, atol=1e-3)
+    assert not torch.allclose(fewer, prompts, atol=1e-3)
+
+
+def test_ignored_pixels_do_not_reach_the_prompts(task_encoder: TaskEncoder) -> None:
+    embedding, masks, valid = task_inputs()
+    statistics = task_encoder.statistics(embedding, masks, valid)
+    other_masks = torch.where(valid > 0, masks, 1 - masks)
+    other_levels = []
+    for level in embedding:
+        changed = level.clone()
+        changed[:, :, level.shape[2] * 48 // 64 :] = 99.0
+        other_levels.append(changed)
+    again = task_encoder.statistics(tuple(other_levels), other_masks, valid)
+    torch.testing.assert_close(again, statistics)
+
+
+def test_examples_without_object_give_finite_prompts(task_encoder: TaskEncoder) -> None:
+    embedding, masks, valid = task_inputs()
+    for mask in (torch.zeros_like(masks), torch.ones_like(masks)):
+        prompts = task_encoder(task_encoder.statistics(embedding, mask, valid)[None])
+        assert torch.isfinite(prompts).all()
