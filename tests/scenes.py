@@ -25,14 +25,14 @@ def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> 
     return np.asarray((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2)
 
 
-def bright_discs(count: int, side: int = 64) -> list[Example]:
-    """Bright discs on dark, noisy ground: an easy task."""
+def bright_discs(count: int, radius: float = 7.0) -> list[Example]:
+    """Images of 64x64 with three bright discs on dark, noisy ground: an easy task."""
     found = []
     for number in range(count):
         rng = np.random.default_rng([7, number])
-        mask = np.zeros((side, side), bool)
-        for centre in rng.uniform(10, side - 10, (3, 2)):
-            mask |= disc(mask.shape, (centre[0], centre[1]), rng.uniform(5, 9))
+        mask = np.zeros((64, 64), bool)
+        for centre in rng.uniform(10, 54, (3, 2)):
+            mask |= disc(mask.shape, (centre[0], centre[1]), radius * rng.uniform(0.7, 1.3))
         image = np.clip(40 + 170 * mask + rng.normal(0, 10, mask.shape), 0, 255)
         found.append(example(image, mask, key=f"{number:02d}"))
     return found
