@@ -80,8 +80,9 @@ class Scaling:
 def object_thickness(examples: Sequence[Annotated]) -> float | None:
     """Typical width of the annotated objects in image pixels, None without any object.
 
-    The diameter of the largest disc inside each connected object; the median over all object
-    pixels, so that specks do not decide. For a network of membranes it is their width.
+    Four times the mean depth of an object's pixels below its outline: the width of a stripe or
+    of a network of membranes, two thirds of the diameter of a disc. The median over all object
+    pixels, so that specks do not decide.
     """
     widths: list[NDArray[np.float32]] = []
     weights: list[NDArray[np.int64]] = []
@@ -89,9 +90,10 @@ def object_thickness(examples: Sequence[Annotated]) -> float | None:
         if not example.mask.any():
             continue
         labels, count = ndimage.label(np.pad(example.mask, 1))
-        depth = ndimage.distance_transform_edt(labels > 0)
-        ids = np.arange(1, count + 1)
-        widths.append(2 * np.asarray(ndimage.maximum(depth, labels, ids), np.float32) - 1)
+        # Half a pixel less: the outline runs between pixels.
+        depth = ndimage.distance_transform_edt(labels > 0) - 0.5
+        mean = ndimage.mean(depth, labels, np.arange(1, count + 1))
+        widths.append(4 * np.asarray(mean, np.float32))
         weights.append(np.bincount(labels.ravel())[1:])
     if not widths:
         return None
