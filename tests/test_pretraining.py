@@ -16,7 +16,7 @@ from napari_ptsam.backbones.embedded import EmbeddedShape
 from napari_ptsam.errors import BackboneError
 from pretraining import episodes, pool, train
 from pretraining.export import export, to_float16
-from pretraining.model import Pretrainer, mask_loss
+from pretraining.model import Pretrainer, _support, mask_loss
 from pretraining.pool import TypeScenes, make_type, read_type, type_file
 from pretraining.recipe import Phase, Recipe
 from pretraining.train import CHECKPOINT, batches
@@ -260,6 +260,13 @@ def test_the_loss_falls_on_a_batch_that_is_shown_again_and_again(small_pool: Pat
         assert set(found) == {"dense", "task", "table", "click"}
         totals.append(sum(float(v.detach()) for v in found.values()))
     assert np.mean(totals[-3:]) < 0.8 * totals[0]
+
+
+def test_a_crop_is_told_by_the_others_and_rarely_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [tuple(_support(3, 1, rng)) for _ in range(300)]
+    assert set(drawn) == {(0, 2), (1, 1)}
+    assert 0.03 < drawn.count((1, 1)) / 300 < 0.2
 
 
 def test_mask_loss_is_small_where_the_mask_is_right_and_leaves_out_weightless_images() -> None:

@@ -145,9 +145,7 @@ def wheel_tasks(output: Path) -> list[Task]:
         folders = [home / fold / kind for fold in ("train", "test") for kind in ("images", "masks")]
         train_images, train_masks, test_images, test_masks = folders
         tasks.append(
-            Task(
-                demo_set.name, demo_set.target, train_images, train_masks, test_images, test_masks
-            )
+            Task(demo_set.name, demo_set.target, train_images, train_masks, test_images, test_masks)
         )
     return tasks
 
