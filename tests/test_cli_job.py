@@ -168,14 +168,25 @@ def test_another_backbone_is_refused_with_both_names(
     assert "other" in said
 
 
+def interruptible(words: list[str]) -> subprocess.Popen[str]:
+    """Start the command so that it hears SIGINT, also where the tests run in the background.
+
+    A shell lets what it starts with ``&`` ignore SIGINT, and children inherit that.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "napari_ptsam", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+
+
 def test_an_interrupted_training_ends_at_once_and_writes_no_prompt_file(
     stack: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "cells.ptsam.safetensors"
     line = train_line(stack, tiny_backbone, output, "--preset paper")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_ptsam", *line], stderr=subprocess.PIPE, text=True
-    )
+    process = interruptible(line)
     assert process.stderr is not None
     for text in process.stderr:
         if text.startswith("training"):
@@ -195,11 +206,7 @@ def test_an_interrupted_segmentation_leaves_no_half_file(
     images = tmp_path / "long.tif"
     tifffile.imwrite(images, np.zeros((5000, 64, 64), np.uint8), photometric="minisblack")
     words = ["segment", specialist, images, "-o", tmp_path / "out.tif", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_ptsam", *map(str, words), "--backbone", str(tiny_backbone)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = interruptible([*map(str, words), "--backbone", str(tiny_backbone)])
     assert process.stderr is not None
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
