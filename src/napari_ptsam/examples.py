@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,12 +163,25 @@ def _annotated_pairs(
             yield image, mask
 
 
+def find_image(mask: str, numbers: Mapping[str, int]) -> int | None:
+    """Number of the image that a mask belongs to by its name, None if there is none.
+
+    Parameters
+    ----------
+    mask
+        Key of the mask: that of its image, or with an ending such as ``_mask``.
+    numbers
+        Number of each image by its key.
+    """
+    return numbers.get(mask, numbers.get(_MASK_ENDING.sub("", mask)))
+
+
 def _pair_by_name(images: Planes, masks: Planes) -> dict[int, int]:
     numbers = {key: index for index, key in enumerate(images.keys)}
     partner: dict[int, int] = {}
     strangers = []
     for mask, key in enumerate(masks.keys):
-        image = numbers.get(key, numbers.get(_MASK_ENDING.sub("", key)))
+        image = find_image(key, numbers)
         if image is None:
             strangers.append(key)
         elif image in partner:

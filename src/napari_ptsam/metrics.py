@@ -243,15 +243,12 @@ def _pairs(
 def _pairs_by_name(
     predicted: Planes, truth: Planes, chosen: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    from napari_ptsam.examples import _MASK_ENDING
+    from napari_ptsam.examples import find_image
 
     for index in chosen:
         truth.check(index)
     numbers = {key: number for number, key in enumerate(predicted.keys)}
-    found = {}
-    for index in chosen:
-        key = truth.keys[index]
-        found[index] = numbers.get(key, numbers.get(_MASK_ENDING.sub("", key)))
+    found = {index: find_image(truth.keys[index], numbers) for index in chosen}
     missing = [truth.keys[index] for index, number in found.items() if number is None]
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
