@@ -1,0 +1,1 @@
+"""The napari side: widgets that gather values and show results."""

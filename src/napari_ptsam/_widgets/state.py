@@ -1,0 +1,115 @@
+"""What the sections of the dock share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_ptsam._widgets.annotations import Annotations
+from napari_ptsam._widgets.jobs import Jobs
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_ptsam.specialist import Specialist
+
+
+@dataclass(eq=False)
+class SpecialistEntry:
+    """A specialist in the list of this window.
+
+    Attributes
+    ----------
+    name
+        What the user calls it.
+    specialist
+        Itself, on its backbone.
+    path
+        Its prompt file, None if it was never saved.
+    saved
+        Whether the file holds what the entry holds.
+    """
+
+    name: str
+    specialist: Specialist
+    path: Path | None
+    saved: bool
+
+
+class PluginState:
+    """What the sections of the dock of one viewer share.
+
+    Attributes
+    ----------
+    viewer
+        napari's.
+    annotations
+        What is painted, and where.
+    jobs
+        What runs in the background.
+    specialists
+        All of this window, the newest last.
+    current
+        The one in use, None if there is none yet.
+    specialists_changed
+        Emitted when the list, or an entry of it, changed.
+    current_changed
+        Emitted with the entry that is now in use, or None.
+    """
+
+    specialists_changed = Signal()
+    current_changed = Signal(object)
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self.jobs = Jobs()
+        self.annotations = Annotations(viewer, self.jobs)
+        self.specialists: list[SpecialistEntry] = []
+        self._current: SpecialistEntry | None = None
+
+    @classmethod
+    def of(cls, viewer: Viewer) -> PluginState | None:
+        """The state of a viewer's dock, None if it has none."""
+        for widget in viewer.window.dock_widgets.values():
+            state = getattr(widget, "state", None)
+            if isinstance(state, cls):
+                return state
+        return None
+
+    @property
+    def current(self) -> SpecialistEntry | None:
+        """The specialist in use."""
+        return self._current
+
+    @current.setter
+    def current(self, entry: SpecialistEntry | None) -> None:
+        if entry is not self._current:
+            self._current = entry
+            self.current_changed.emit(entry)
+
+    def add_specialist(
+        self, specialist: Specialist, name: str, path: Path | None = None
+    ) -> SpecialistEntry:
+        """Put a specialist at the end of the list and use it."""
+        entry = SpecialistEntry(name, specialist, path, saved=path is not None)
+        self.specialists.append(entry)
+        self.specialists_changed.emit()
+        self.current = entry
+        return entry
+
+    def remove_specialist(self, entry: SpecialistEntry) -> None:
+        """Take a specialist off the list; the newest of the others is used in its place."""
+        self.specialists.remove(entry)
+        if self.current is entry:
+            self.current = self.specialists[-1] if self.specialists else None
+        self.specialists_changed.emit()
+
+    def close(self) -> None:
+        """Stop what runs and let go of all that takes memory."""
+        self.jobs.close()
+        self.annotations.close()
+        self.specialists.clear()
+        self._current = None
