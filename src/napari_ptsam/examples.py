@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,13 @@ class Example:
     mask: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     instances: NDArray[np.int32] | None
+
+    @cached_property
+    def image_digest(self) -> str:
+        """12 hexadecimal digits that tell this image, as normalised, from others."""
+        digest = hashlib.sha256(f"{self.image.shape}".encode())
+        digest.update(np.ascontiguousarray(self.image).data)
+        return digest.hexdigest()[:12]
 
 
 def load_examples(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import os
-import platform
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +15,9 @@ from numpy.typing import NDArray
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.devices import choose_device
+from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError, PromptFileError
-from napari_ptsam.examples import Example, data_hash, load_examples
+from napari_ptsam.examples import Example, load_examples
 from napari_ptsam.methods import Method, build_method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes, open_planes
@@ -32,16 +29,15 @@ from napari_ptsam.promptfile import (
     write_prompt_file,
 )
 from napari_ptsam.tiling import Scaling, choose_scaling
-from napari_ptsam.training.augment import random_view
-from napari_ptsam.training.loop import TrainResult, TrainStep, train
-from napari_ptsam.training.picture import contact_sheet
-from napari_ptsam.training.presets import TrainingPlan, training_plan
-from napari_ptsam.views import prefilter
+from napari_ptsam.training.loop import train
+from napari_ptsam.training.picture import draw_augmentations
+from napari_ptsam.training.presets import continued, training_plan
+from napari_ptsam.training.record import Circumstances, training_record
+from napari_ptsam.training.steps import RunContext, TrainResult, TrainStep
+from napari_ptsam.training.views import WarmStart
 from napari_ptsam.writing import open_output
 
 __all__ = ["PlaneDone", "Prediction", "Specialist", "TrainStep", "working_scale"]
-
-PACKAGES = ("napari-ptsam", "torch", "segment-anything", "numpy", "scipy", "scikit-image")
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,11 @@ class Specialist:
     """A trained method on its backbone, with everything needed to apply it alike.
 
     Make one with `train` or `load`.
+
+    Attributes
+    ----------
+    path
+        The prompt file that it was read from or last saved to, if there is one.
     """
 
     def __init__(self, method: Method, backbone: Backbone, metadata: PromptMetadata) -> None:
@@ -93,6 +94,20 @@ class Specialist:
         self.metadata = metadata
         self.normalization = Normalization.from_dict(metadata.normalization)
         self.scaling = Scaling.from_dict(metadata.working_scale)
+        self.path: Path | None = None
+        self._continuation: WarmStart | None = None
+
+    @property
+    def continuation(self) -> WarmStart:
+        """Where another training goes on from.
+
+        Right after a training these are the numbers that held-out images have no part in;
+        they are not stored in the prompt file.
+        """
+        if self._continuation is not None:
+            return self._continuation
+        seen = self.metadata.training.get("learned_from") or ()
+        return WarmStart(self.method.tensors(), frozenset(map(str, seen)))
 
     @property
     def trainable_parameters(self) -> int:
@@ -149,8 +164,9 @@ class Specialist:
         axes: str | None = None,
         channel: int | str | None = None,
         normalization: Normalization | None = None,
-        backbone: str | Path | Backbone = "embedded",
+        backbone: str | Path | Backbone | None = None,
         encoder_prompts: bool = False,
+        start_from: Specialist | None = None,
         preset: str = "standard",
         steps: int | None = None,
         seed: int = 0,
@@ -160,6 +176,8 @@ class Specialist:
         checkpoint: str | Path | None = None,
         augmentation_picture: str | Path | None = None,
         command: str = "",
+        embeddings: Embeddings | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[TrainStep, None, Specialist]:
         """Train a PTSAM specialist step by step.
 
@@ -172,10 +190,16 @@ class Specialist:
         axes, channel
             Names of the images' axes and the channel to use, see `open_planes`.
         backbone
-            Name from `list_backbones`, checkpoint file, or a loaded one.
+            Name from `list_backbones`, checkpoint file, or a loaded one; by default the
+            embedded one.
         encoder_prompts
             Also train eight prompts in every encoder block: better where images differ from
             what the backbone knows, and slower.
+        start_from
+            A specialist to go on from. Its backbone, method, normalisation and working scale
+            are used again, and the learning rate is lower. Images that it learned from are
+            not held out, so that the held-out Dice stays an honest one; if all are known to
+            it, there is none.
         preset
             ``quick``, ``standard`` or ``paper``.
         steps
@@ -189,6 +213,11 @@ class Specialist:
             Where to write a picture of 16 augmented training samples.
         command
             What to store as the command that reproduces the run.
+        embeddings
+            Where to find what was encoded before, and to leave what is encoded now.
+        should_stop
+            Asked between steps; once it says True the run ends and gives the best so far. The
+            record in the prompt file says that it was stopped.
 
         Yields
         ------
@@ -205,7 +234,14 @@ class Specialist:
         InputError, BackboneError, TrainingError, OutOfMemoryError
             In words.
         """
+        if start_from is not None:
+            _check_start(start_from, backbone, encoder_prompts)
+            backbone = start_from.backbone
+            encoder_prompts = not start_from.method.works_on_embeddings
+            normalization = normalization or replace(start_from.normalization, range=None)
+            scale = scale if scale != "auto" else start_from.scaling.factor or "fit"
         plan = training_plan(preset, encoder_prompts=encoder_prompts, seed=seed, steps=steps)
+        plan = plan if start_from is None else continued(plan)
         examples, fitted = load_examples(
             open_planes(images, axes=axes, channel=channel),
             open_planes(masks),
@@ -216,12 +252,14 @@ class Specialist:
             normalization=normalization or Normalization(),
         )
         if not isinstance(backbone, Backbone):
-            backbone = load_backbone(backbone, device=choose_device(device))
+            backbone = load_backbone(backbone or "embedded", device=choose_device(device))
         scaling = working_scale(scale, examples, backbone)
         if augmentation_picture is not None:
-            _draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
-        settings = {"encoder_prompts": 8 if encoder_prompts else 0}
-        method = build_method("ptsam", settings, backbone, seed)
+            draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
+        name, settings = "ptsam", {"encoder_prompts": 8 if encoder_prompts else 0}
+        if start_from is not None:
+            name, settings = start_from.method.name, start_from.method.settings_dict
+        method = build_method(name, settings, backbone, seed)
         path = None if checkpoint is None else Path(checkpoint)
         metadata = PromptMetadata(
             backbone_name=backbone.name,
@@ -236,10 +274,18 @@ class Specialist:
         )
         specialist = cls(method, backbone, metadata)
         started = time.perf_counter()
-        run = train(method, backbone, examples, plan, scaling, path)
-        result = yield from _with_preview(run, specialist)
-        record = _record(examples, plan, result, time.perf_counter() - started, command)
+        start = None if start_from is None else start_from.continuation
+        context = RunContext(start, embeddings, should_stop)
+        run = train(method, backbone, examples, plan, scaling, path, context)
+        result = yield from _with_preview(run, specialist, embeddings)
+        around = Circumstances(
+            seconds=time.perf_counter() - started,
+            command=command,
+            started_from=None if start_from is None else _origin(start_from),
+        )
+        record = training_record(examples, plan, result, around)
         specialist.metadata = replace(metadata, training=record)
+        specialist._continuation = result.continuation
         if path is not None:
             path.unlink(missing_ok=True)
         return specialist
@@ -311,7 +357,8 @@ class Specialist:
     def save(self, path: str | Path) -> Path:
         """Write the prompt file; returns its path, with the suffix completed."""
         tensors = {k: v.numpy() for k, v in self.method.tensors().items()}
-        return write_prompt_file(path, PromptFile(tensors, self.metadata))
+        self.path = write_prompt_file(path, PromptFile(tensors, self.metadata))
+        return self.path
 
     @classmethod
     def load(
@@ -351,13 +398,49 @@ class Specialist:
             )
         method = build_method(metadata.method, metadata.method_settings, backbone)
         method.load_tensors({k: torch.from_numpy(v) for k, v in file.tensors.items()})
-        return cls(method, backbone, metadata)
+        specialist = cls(method, backbone, metadata)
+        specialist.path = Path(path)
+        return specialist
+
+
+def _origin(start: Specialist) -> dict[str, Any]:
+    """As much of a specialist as tells which one a training went on from."""
+    record = start.metadata.training
+    facts = {name: record.get(name) for name in ("data_hash", "date", "images", "steps")}
+    return {"file": None if start.path is None else start.path.name, **facts}
+
+
+def _check_start(
+    start: Specialist, backbone: str | Path | Backbone | None, encoder_prompts: bool
+) -> None:
+    """Raise if a run is to differ from what it goes on from in what cannot be changed."""
+    if isinstance(backbone, Backbone):
+        fits = backbone.identity == start.backbone.identity
+    else:
+        fits = backbone is None or str(backbone) == start.backbone.name
+    if not fits:
+        name = backbone.name if isinstance(backbone, Backbone) else backbone
+        raise InputError(
+            f"The specialist to go on from works on the backbone '{start.backbone.name}' and "
+            f"cannot be trained on '{name}'. Leave the choice of a backbone away, or start anew."
+        )
+    if encoder_prompts and start.method.works_on_embeddings:
+        raise InputError(
+            "The specialist to go on from has no encoder prompts, so none can be trained on. "
+            "Train again without encoder prompts, or start anew with them."
+        )
 
 
 def _with_preview(
-    run: Generator[TrainStep, None, TrainResult], specialist: Specialist
+    run: Generator[TrainStep, None, TrainResult],
+    specialist: Specialist,
+    embeddings: Embeddings | None,
 ) -> Generator[TrainStep, None, TrainResult]:
     """The run's steps, each with the means to look at what was learned by then."""
+    seen = specialist
+    if embeddings is not None:
+        served = embeddings.serve(specialist.backbone)
+        seen = Specialist(specialist.method, served, specialist.metadata)
     with closing(run):
         while True:
             try:
@@ -365,7 +448,7 @@ def _with_preview(
             except StopIteration as end:
                 result: TrainResult = end.value
                 return result
-            yield replace(step, preview=specialist.predict)
+            yield replace(step, preview=seen.predict if step.ready else None)
 
 
 def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:
@@ -386,60 +469,3 @@ def working_scale(scale: float | str, examples: Sequence[Example], backbone: Bac
         raise InputError(
             f"The working scale is 'auto', 'fit' or a number, not '{scale}'."
         ) from error
-
-
-def _draw_augmentations(
-    path: Path,
-    examples: Sequence[Example],
-    backbone: Backbone,
-    scaling: Scaling,
-    plan: TrainingPlan,
-) -> None:
-    rng = np.random.default_rng([plan.seed, 3])
-    views = []
-    for number in range(16):
-        example = examples[number % len(examples)]
-        scale = scaling.scale_for(example.image.shape, backbone.input_size)
-        smooth = replace(example, image=prefilter(example.image, scale))
-        views.append(random_view(smooth, backbone.input_size, scale, plan.augmentation, rng))
-    contact_sheet(views, path)
-
-
-def _record(
-    examples: Sequence[Example],
-    plan: TrainingPlan,
-    result: TrainResult,
-    seconds: float,
-    command: str,
-) -> dict[str, Any]:
-    """What the prompt file tells of its training."""
-    return {
-        "data_hash": data_hash(examples),
-        "images": len(examples),
-        "plan": asdict(plan),
-        "seed": plan.seed,
-        "steps": result.steps,
-        "held_out": list(result.held_out),
-        "held_out_dice": result.held_out_dice,
-        "final_loss": result.final_loss,
-        "seconds": round(seconds, 1),
-        "packages": {p: _version(p) for p in PACKAGES},
-        "python": platform.python_version(),
-        "date": _today().isoformat(),
-        "command": command,
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _today() -> datetime.date:
-    """Today, or the day that SOURCE_DATE_EPOCH names, so that a file can be made again."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is not None:
-        return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC).date()
-    return datetime.datetime.now(datetime.UTC).date()

@@ -157,8 +157,17 @@ def _run_identity(job: Job, examples: Sequence[Example]) -> str:
         "backbone": job.backbone.identity,
         "scaling": job.scaling.to_dict(),
         "examples": data_hash(examples),
+        "start": None if job.start is None else _numbers_identity(job.start.tensors),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _numbers_identity(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,19 +13,32 @@ from napari_ptsam.training.views import Job
 
 
 def split_examples(
-    examples: Sequence[Example], share: float, seed: int
+    examples: Sequence[Example],
+    share: float,
+    seed: int,
+    seen: frozenset[str] = frozenset(),
 ) -> tuple[list[Example], list[Example]]:
     """Training and held-out examples; at least three are needed before any is held out.
 
     Held-out examples all show the object: on an empty image the Dice is 1 or 0, and best where
     nothing is found anywhere. One that shows it always stays in training.
+
+    Parameters
+    ----------
+    share
+        How much to hold out, 0..1.
+    seed
+        Decides which.
+    seen
+        `Example.image_digest` of images that training starts with knowledge of.
     """
     if share == 0 or len(examples) < 3:
         return list(examples), []
     order = np.random.default_rng([seed, 0x401D]).permutation(len(examples))
     showing = [i for i in order if (examples[i].mask & examples[i].valid).any()]
     count = min(max(round(len(examples) * share), 1), len(showing) - 1)
-    held = set(showing[: max(count, 0)])
+    unseen = [i for i in showing if examples[i].image_digest not in seen] if seen else showing
+    held = set(unseen[: max(count, 0)])
     return (
         [e for i, e in enumerate(examples) if i not in held],
         [e for i, e in enumerate(examples) if i in held],
@@ -61,4 +74,5 @@ class HeldOut:
         return float(np.mean(scores))
 
     def _embed(self, example: Example) -> PlaneEmbedding:
-        return embed_plane(self.job.method, self.job.backbone, example.image, self.job.scaling)
+        job = self.job
+        return embed_plane(job.method, job.rounding_backbone, example.image, job.scaling)

@@ -8,16 +8,12 @@ on from its checkpoint ends with the same numbers as one that was not.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, resize_logits
@@ -31,67 +27,13 @@ from napari_ptsam.training.heldout import HeldOut, split_examples
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan
 from napari_ptsam.training.start import TaskStart
-from napari_ptsam.training.views import FreshViews, Job, KeptViews
+from napari_ptsam.training.steps import Phase, RunContext, TrainResult, TrainStep
+from napari_ptsam.training.views import FreshViews, Job, KeptViews, WarmStart
 
 LOSS_SIZE = 256
 """Side in pixels at which masks are compared, unless the plan asks for the model's own."""
 
 CHECKPOINT_SECONDS = 10.0
-
-Phase = Literal["embed", "train", "refit"]
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """One step of a run.
-
-    Attributes
-    ----------
-    phase
-        ``embed``: images are being encoded; ``train``: prompts are trained, held-out examples
-        decide when to stop; ``refit``: trained once more on all examples.
-    step, steps
-        Number of the step in its phase, from 1, and how many there will be at most.
-    loss
-        Training loss of the step; NaN in the phase ``embed``.
-    held_out_dice
-        Mean Dice of the held-out examples (0..1) when they were looked at in this step.
-    seconds
-        Since the run started.
-    preview
-        Where a specialist is trained: its `predict` with the numbers of this moment, to be
-        called before the next step.
-    """
-
-    phase: Phase
-    step: int
-    steps: int
-    loss: float
-    held_out_dice: float | None
-    seconds: float
-    preview: Callable[[NDArray[Any]], Any] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run found.
-
-    Attributes
-    ----------
-    held_out_dice
-        Best mean Dice (0..1) of the held-out examples, None where none were held out.
-    held_out
-        Keys of those examples.
-    steps
-        Steps behind the final numbers.
-    final_loss
-        Mean loss of the last 20 steps.
-    """
-
-    held_out_dice: float | None
-    held_out: tuple[str, ...]
-    steps: int
-    final_loss: float
 
 
 def train(
@@ -101,6 +43,7 @@ def train(
     plan: TrainingPlan,
     scaling: Scaling,
     checkpoint: Path | None = None,
+    context: RunContext | None = None,
 ) -> Generator[TrainStep, None, TrainResult]:
     """Train a method in place.
 
@@ -112,37 +55,69 @@ def train(
     checkpoint
         File that the run is saved to every few seconds, and goes on from when it is there.
         Removed by the caller when the run is over.
+    context
+        Where to start from, what to reuse and when to stop.
 
     Raises
     ------
     TrainingError
-        If there is nothing to learn from, the loss is not a number, or the checkpoint is
-        damaged or another run's.
+        If there is nothing to learn from, the loss is not a number, the checkpoint is damaged
+        or another run's, or the run was stopped before its first step.
     OutOfMemoryError
         If the device's memory is full.
     """
     _check(examples)
-    job = Job(method.to(backbone.device), backbone, plan, scaling)
-    kept = Checkpoint(checkpoint, job, examples)
-    run = _Run(job, kept)
-    training, held = split_examples(examples, plan.held_out, plan.seed)
+    context = context or RunContext()
+    embeddings, start = context.embeddings, context.start
+    if embeddings is not None:
+        embeddings.new_run()
+        backbone = embeddings.serve(backbone)
+    job = Job(method.to(backbone.device), backbone, plan, scaling, embeddings, start)
+    run = _Run(job, Checkpoint(checkpoint, job, examples), context.should_stop)
+    seen = frozenset[str]() if start is None else start.seen
+    training, held = split_examples(examples, plan.held_out, plan.seed, seen)
+    if start is not None:
+        method.load_tensors(start.tensors)
     fresh = method.tensors()
-    if kept.trained is None:
+    end = run.checkpoint.trained
+    if end is None:
         end = yield from run.phase("train", training, held, plan.steps)
-    else:
-        end = kept.trained
-    result = TrainResult(end.dice, tuple(e.key for e in held), end.step, end.loss)
-    if plan.refit and held:
-        kept.trained = end
-        method.load_tensors(fresh)
-        try:
-            final = yield from run.phase("refit", list(examples), [], end.step)
-        except BaseException:
+    if np.isnan(end.loss):
+        raise TrainingError(
+            "The training was stopped before its first step, so there is nothing to keep."
+        )
+    loss, learned = end.loss, seen.union(e.image_digest for e in training)
+    continuation = WarmStart(end.tensors, learned)
+    if plan.refit and held and end.step > 0 and not run.stopped:
+        again = yield from _refit(run, list(examples), end, fresh)
+        if again is not None:
+            loss, learned = again.loss, learned.union(e.image_digest for e in examples)
+    return TrainResult(
+        held_out_dice=end.dice,
+        held_out=tuple(e.key for e in held),
+        steps=end.step,
+        final_loss=loss,
+        stopped=run.stopped,
+        continuation=continuation,
+        learned_from=tuple(sorted(learned)),
+    )
+
+
+def _refit(
+    run: _Run, examples: list[Example], best: PhaseEnd, fresh: dict[str, Tensor]
+) -> Generator[TrainStep, None, PhaseEnd | None]:
+    """Train once more on all examples; None when stopped, with the best in the method again."""
+    method = run.job.method
+    run.checkpoint.trained = best
+    method.load_tensors(fresh)
+    end = None
+    try:
+        end = yield from run.phase("refit", examples, [], best.step)
+    finally:
+        if end is None or run.stopped:
             # Half a refit is worse than what it was to improve on.
-            method.load_tensors(end.tensors)
-            raise
-        result = replace(result, final_loss=final.loss)
-    return result
+            method.load_tensors(best.tensors)
+    return None if run.stopped else end
 
 
 def _check(examples: Sequence[Example]) -> None:
@@ -158,8 +133,10 @@ def _check(examples: Sequence[Example]) -> None:
 class _Run:
     """What the phases of one run share."""
 
-    def __init__(self, job: Job, checkpoint: Checkpoint) -> None:
+    def __init__(self, job: Job, checkpoint: Checkpoint, should_stop: Callable[[], bool]) -> None:
         self.job = job
+        self.stopped = False
+        self._should_stop = should_stop
         self.checkpoint = checkpoint
         self.started = time.perf_counter()
         size = job.backbone.input_size
@@ -178,25 +155,38 @@ class _Run:
         feed = _feed(job, training, steps)
         looks = HeldOut(job, held)
         try:
-            start = TaskStart(job, [] if resumed else training)
-            yield from self._prepare(start, feed, looks)
+            known = resumed is not None or job.start is not None
+            start = TaskStart(job, [] if known else training)
+            yield from self._prepare(start, feed, looks, known)
+            if job.start is not None and not resumed and looks.examples and not self.stopped:
+                # What it goes on from may be the best already.
+                state.note(looks.dice(), job.method.tensors())
             yield from self._steps(name, feed, looks, optimiser, state, steps)
         finally:
             # Also when the user stops: what is kept is the best so far.
             if state.best is not None:
                 job.method.load_tensors(state.best)
-        loss = float(np.mean(state.losses))
-        return PhaseEnd(state.best_dice, state.best_step or state.step, loss, job.method.tensors())
+        loss = float(np.mean(state.losses)) if state.losses else float("nan")
+        step = state.step if state.best_step is None else state.best_step
+        return PhaseEnd(state.best_dice, step, loss, job.method.tensors())
 
     def _prepare(
-        self, start: TaskStart, feed: FreshViews, looks: HeldOut
+        self, start: TaskStart, feed: FreshViews, looks: HeldOut, known: bool
     ) -> Generator[TrainStep, None, None]:
-        """Everything that is encoded before the first step."""
+        """Everything that is encoded before the first step.
+
+        `known` tells whether the method's numbers have seen examples before.
+        """
         total, done = start.count + feed.count + looks.count, 0
-        added: Iterator[int] = itertools.chain(start.fill(), feed.fill(), looks.fill())
-        for count in added:
-            done += count
-            yield TrainStep("embed", done, total, float("nan"), None, self._seconds())
+        # One after the other: the start is made once the last example was looked at.
+        known = known or start.count > 0
+        for part, ready in ((start, False), (feed, known), (looks, known)):
+            added: Iterator[int] = part.fill()
+            for count in added:
+                done += count
+                yield TrainStep("embed", done, total, float("nan"), None, self._seconds(), ready)
+                if self._stop():
+                    return
 
     def _steps(
         self,
@@ -208,7 +198,7 @@ class _Run:
         steps: int,
     ) -> Generator[TrainStep, None, None]:
         plan, saved = self.job.plan, time.perf_counter()
-        while state.step < steps and state.looks_since_best < plan.patience:
+        while state.step < steps and state.looks_since_best < plan.patience and not self._stop():
             rate = plan.learning_rate * (1 + np.cos(np.pi * state.step / steps)) / 2
             for group in optimiser.param_groups:
                 group["lr"] = float(rate)
@@ -223,6 +213,9 @@ class _Run:
                 self.checkpoint.save(name, self.job.method, optimiser, state)
                 saved = time.perf_counter()
             yield TrainStep(name, state.step, steps, loss, score, self._seconds())
+        if self.stopped and state.step % plan.evaluate_every and state.losses and looks.examples:
+            # The numbers of this moment were not looked at yet, and may be the best.
+            state.note(looks.dice(), self.job.method.tensors())
 
     def _step(self, feed: FreshViews, optimiser: torch.optim.Optimizer, step: int) -> float:
         method, backbone = self.job.method, self.job.backbone
@@ -243,6 +236,10 @@ class _Run:
                 "rate; if it happens again, please report it with the prompt file's record."
             )
         return value
+
+    def _stop(self) -> bool:
+        self.stopped = self.stopped or self._should_stop()
+        return self.stopped
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_ptsam.backbones import Backbone
 from napari_ptsam.errors import InputError
-from napari_ptsam.views import View
+from napari_ptsam.examples import Example
+from napari_ptsam.tiling import Scaling
+from napari_ptsam.training.augment import random_view
+from napari_ptsam.training.presets import TrainingPlan
+from napari_ptsam.views import View, prefilter
 
 SHEET_SIDE = 4
 
@@ -50,3 +56,21 @@ def _drawn(view: View) -> NDArray[Any]:
     picture[~view.valid] = 0.6 * picture[~view.valid] + np.array([0, 0, 100])
     picture[view.mask & ~ndimage.binary_erosion(view.mask, border_value=1)] = (255, 220, 0)
     return picture.astype(np.uint8)
+
+
+def draw_augmentations(
+    path: Path,
+    examples: Sequence[Example],
+    backbone: Backbone,
+    scaling: Scaling,
+    plan: TrainingPlan,
+) -> None:
+    """Write a picture of 16 views that a run with this plan could learn from."""
+    rng = np.random.default_rng([plan.seed, 3])
+    views = []
+    for number in range(16):
+        example = examples[number % len(examples)]
+        scale = scaling.scale_for(example.image.shape, backbone.input_size)
+        smooth = replace(example, image=prefilter(example.image, scale))
+        views.append(random_view(smooth, backbone.input_size, scale, plan.augmentation, rng))
+    contact_sheet(views, path)

@@ -102,3 +102,17 @@ def training_plan(
         raise InputError(f"There is no preset '{preset}'; choose one of {', '.join(plans)}.")
     plan = replace(plans[preset], seed=seed)
     return replace(plan, steps=steps) if steps is not None else plan
+
+
+CONTINUED_RATE = 0.2
+"""Learning rate of a run that goes on from learned numbers, as a share of a fresh one's.
+
+At the full rate AdamW's first steps are as large as the numbers themselves, and would undo them.
+"""
+
+
+def continued(plan: TrainingPlan) -> TrainingPlan:
+    """The plan for going on from learned numbers instead of starting anew."""
+    return replace(
+        plan, learning_rate=plan.learning_rate * CONTINUED_RATE, start_from_examples=False
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.devices import computing
+from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.examples import Example
 from napari_ptsam.methods.base import Method
 from napari_ptsam.predict import view_tensors
@@ -24,13 +26,39 @@ ENCODED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """Numbers that a run goes on from.
+
+    Attributes
+    ----------
+    tensors
+        The method's.
+    seen
+        `Example.image_digest` of the images that they were learned from: these are no test of
+        what is learned from here on, and never held out.
+    """
+
+    tensors: dict[str, Tensor]
+    seen: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a run trains, on which backbone, how, and at what scale."""
+    """What a run trains, on which backbone, how, at what scale, and from where."""
 
     method: Method
     backbone: Backbone
     plan: TrainingPlan
     scaling: Scaling
+    embeddings: Embeddings | None = None
+    start: WarmStart | None = None
+
+    @cached_property
+    def rounding_backbone(self) -> Backbone:
+        """The backbone for what is kept in 16 bits."""
+        if self.embeddings is None:
+            return self.backbone
+        return self.embeddings.serve(self.backbone, rounded=True)
 
 
 @dataclass(frozen=True)
@@ -56,6 +84,7 @@ class FreshViews:
     def __init__(self, job: Job, examples: Sequence[Example]) -> None:
         self.job = job
         size = job.backbone.input_size
+        self.digests = [int(e.image_digest, 16) for e in examples]
         self.scales = [job.scaling.scale_for(e.image.shape, size) for e in examples]
         self.examples = [
             replace(e, image=prefilter(e.image, s))
@@ -135,8 +164,11 @@ class KeptViews(FreshViews):
 
     def fill(self) -> Iterator[int]:
         """Encode the bank; yields how many views were added."""
-        for start in range(0, self.count, ENCODED_AT_ONCE):
-            numbers = self.numbers[start : start + ENCODED_AT_ONCE]
+        # A CPU gains nothing from several at once, and there an embedding shall not depend on
+        # which other views were still to be encoded.
+        at_once = 1 if self.job.backbone.device.type == "cpu" else ENCODED_AT_ONCE
+        for start in range(0, self.count, at_once):
+            numbers = self.numbers[start : start + at_once]
             self._keep(numbers, [self._numbered(n) for n in numbers])
             yield len(numbers)
 
@@ -155,11 +187,13 @@ class KeptViews(FreshViews):
         return [i * self.per_image + int(rng.integers(self.per_image)) for i in self._draw(rng)]
 
     def _numbered(self, number: int) -> View:
-        rng = np.random.default_rng([self.job.plan.seed, 2, number])
-        return self._view(number // self.per_image, rng)
+        index, which = divmod(number, self.per_image)
+        # By content and not by position: an image keeps its views when others join it.
+        rng = np.random.default_rng([self.job.plan.seed, 2, which, self.digests[index]])
+        return self._view(index, rng)
 
     def _keep(self, numbers: Sequence[int], views: Sequence[View]) -> None:
-        backbone = self.job.backbone
+        backbone = self.job.rounding_backbone
         with torch.inference_mode(), computing(backbone.device):
             encoded = self.job.method.encode(backbone, view_tensors(backbone, views))
             half = tuple(level.half().cpu() for level in encoded)
