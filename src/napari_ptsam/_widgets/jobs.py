@@ -47,7 +47,7 @@ class _Signals(QObject):
     ended = Signal(object)
 
 
-class _Worker(WorkerBase):  # type: ignore[type-arg]
+class _Worker(WorkerBase):
     """Runs a generator to its end, to a stop or to an error, and closes it in its own thread.
 
     superqt's own generator worker swallows a RuntimeError, and leaves a stopped generator to
@@ -208,8 +208,12 @@ class Job(QObject):
 
     def abandon(self) -> None:
         """Stop, and call nobody back: those who wait for it are gone."""
-        self._callbacks = _Callbacks()
+        self.forget()
         self.stop()
+
+    def forget(self) -> None:
+        """Let the run go on, and call nobody back."""
+        self._callbacks = _Callbacks()
 
     @Slot(object)
     def _on_yielded(self, value: Any) -> None:
@@ -260,7 +264,7 @@ class Jobs(QObject):
         self._asides: set[Job] = set()
         # Of its own, so that short work does not wait for a long run where there is one core.
         self._pool = QThreadPool()
-        self._pool.setMaxThreadCount(1)
+        self._pool.setMaxThreadCount(2)
 
     @property
     def running(self) -> str | None:
@@ -328,25 +332,29 @@ class Jobs(QObject):
 
     def aside(
         self,
-        function: Callable[[], R],
+        function: Callable[[], R | Generator[Y, None, R]],
         on_return: Callable[[R], None],
         on_error: Callable[[PtsamError], None] | None = None,
+        *,
+        on_yield: Callable[[Y], None] | None = None,
     ) -> Job:
-        """Run something short in the background, also beside a long job; errors show.
+        """Run something short in the background, also beside a long job.
 
         Parameters
         ----------
         function
-            Called in another thread, one at a time and in the order of the calls.
-        on_return, on_error
-            Called in the GUI thread.
+            Called in another thread. It may be a generator, which can be stopped.
+        on_return, on_error, on_yield
+            Called in the GUI thread. Without `on_error`, an error is shown.
         """
 
-        def once() -> Generator[None, None, R]:
-            return function()
-            yield
+        def once() -> Generator[Y, None, R]:
+            result = function()
+            if isinstance(result, Generator):
+                return (yield from result)
+            return result
 
-        job = Job("aside", once, _Callbacks(on_return=on_return, on_error=on_error or show))
+        job = Job("aside", once, _Callbacks(on_yield, on_return, on_error or show))
         self._asides.add(job)
         job.ended.connect(self._sweep)
         job.start(self._pool)
@@ -359,7 +367,7 @@ class Jobs(QObject):
             self._job = None
             self._end_bar()
         for job in self._asides:
-            job._callbacks = _Callbacks()
+            job.forget()
         self._pool.waitForDone(wait_ms)
 
     def _advance(self, done: int, total: int) -> None:

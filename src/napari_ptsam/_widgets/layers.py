@@ -112,6 +112,15 @@ def slot(layer: Layer, index: int, channel: int = 0) -> Slot:
     return tuple(place)
 
 
+def plane_name(layer: Layer, index: int) -> str:
+    """What to call a plane, by the numbers that napari's sliders show."""
+    axes, place = leading_axes(layer), slot(layer, index)
+    if len(axes) < 2:
+        return f"Plane {index}"
+    letters = axes_of(layer)
+    return ", ".join(f"{letters[axis]} {place[axis]}" for axis in axes)
+
+
 def planes_of(layer: Image | Labels, channel: int | str | None = None) -> Planes:
     """Give the planes of a layer to the engine; nothing is read or copied yet.
 

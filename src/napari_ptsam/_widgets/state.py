@@ -58,10 +58,14 @@ class PluginState:
         Emitted when the list, or an entry of it, changed.
     current_changed
         Emitted with the entry that is now in use, or None.
+    closing
+        Emitted when the dock goes: listen to the viewer no longer, let go of what takes memory.
+        Widgets may be gone already.
     """
 
     specialists_changed = Signal()
     current_changed = Signal(object)
+    closing = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
@@ -109,7 +113,8 @@ class PluginState:
 
     def close(self) -> None:
         """Stop what runs and let go of all that takes memory."""
-        self.jobs.close()
+        self.closing.emit()
         self.annotations.close()
+        self.jobs.close()
         self.specialists.clear()
         self._current = None

@@ -1,0 +1,447 @@
+"""The first step: choose the image, paint the object on some planes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from numpy.typing import NDArray
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_ptsam._widgets.autosave import Autosave, Kept
+from napari_ptsam._widgets.channels import ChannelChoice
+from napari_ptsam._widgets.choices import LayerChoice
+from napari_ptsam._widgets.importing import ImportedPlane, import_masks
+from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.layers import (
+    data_shape,
+    full_data,
+    go_to_plane,
+    plane_count,
+    plane_name,
+    planes_of,
+    set_channel_axis,
+    slot,
+)
+from napari_ptsam._widgets.masks import write_plane
+from napari_ptsam._widgets.offer import RestoreOffer
+from napari_ptsam.errors import PtsamError
+
+if TYPE_CHECKING:
+    from napari_ptsam._widgets.state import PluginState
+
+WANTED = 16
+"""Planes that the method was published with; more paint pays less."""
+
+
+class AnnotateSection(QWidget):
+    """Choose the image, paint the object on some planes."""
+
+    title = "1. Annotate"
+
+    def __init__(self, state: PluginState) -> None:
+        super().__init__()
+        self._state = state
+        self._annotations = state.annotations
+        self.autosave = Autosave(state.annotations, state.jobs)
+        self._make_controls()
+        self._lay_out()
+        self._connect()
+        self._choose_first_image()
+        self.refresh()
+
+    def _make_controls(self) -> None:
+        viewer = self._state.viewer
+        self.image = LayerChoice(viewer, Image, "open an image first")
+        self.image.setToolTip("The image to learn from.")
+        self.channels = ChannelChoice(self._annotations)
+        self.labels = LayerChoice(viewer, Labels, "none yet")
+        self.labels.setToolTip("The layer that you paint the object on.")
+        self.new_labels = _button("New", "Make a layer to paint on, and take the brush.")
+        self.hint = _text("")
+        self.counter = _text("")
+        self.planes = QListWidget()
+        self.planes.setToolTip("The annotated planes. Click one, or press Enter, to go there.")
+        self.planes.setMaximumHeight(110)
+        self.suggest = _button("Next plane", "Go to a plane far from those annotated so far.")
+        self.empty = QCheckBox("This plane has no object")
+        self.empty.setToolTip(
+            "Tick it where there truly is nothing to find: that, too, is learned from."
+        )
+        self.part = _button(
+            "Only a part ...",
+            "Draw a rectangle around the part of the plane that you annotated. "
+            "What is outside of it is not learned from.",
+        )
+        self.load_masks = _button("Import masks ...", "Take over masks from an image file.")
+        self.load_folder = _button("Folder ...", "Take over masks from a folder of image files.")
+        self.predict = _button(
+            "Start from prediction",
+            "Let the current specialist fill this plane, then correct it with the brush. "
+            "Undo (Ctrl+Z) takes it back.",
+        )
+        self.one_label = QCheckBox("Only this label is the object:")
+        self.one_label.setToolTip(
+            "If you painted several classes with different labels: train one specialist for each. "
+            "Else everything painted is the object."
+        )
+        self.label = QSpinBox()
+        self.label.setRange(1, 65535)
+        self.label.setToolTip("Number of the label that is the object.")
+        self.offer = RestoreOffer()
+        self.why = _text("")
+        self.status = _text("")
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Image", self.image)
+        form.addRow(self.channels)
+        form.addRow("Labels", _row(self.labels, self.new_labels))
+        self.labels.sizePolicy().setHorizontalStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        layout.addWidget(self.offer)
+        layout.addWidget(self.hint)
+        layout.addLayout(_row(self.counter, self.suggest))
+        layout.addWidget(self.planes)
+        layout.addWidget(self.empty)
+        layout.addLayout(_row(self.part, self.predict))
+        layout.addLayout(_row(self.load_masks, self.load_folder))
+        layout.addLayout(_row(self.one_label, self.label))
+        layout.addWidget(self.why)
+        layout.addWidget(self.status)
+
+    def _connect(self) -> None:
+        self.image.chosen.connect(self._on_image)
+        self.labels.chosen.connect(self._on_labels)
+        self.new_labels.clicked.connect(self._on_new_labels)
+        self.planes.itemClicked.connect(self._go)
+        self.planes.itemActivated.connect(self._go)
+        self.suggest.clicked.connect(self._on_suggest)
+        self.empty.clicked.connect(self._on_empty)
+        self.part.clicked.connect(self._on_part)
+        self.load_masks.clicked.connect(self._on_load_file)
+        self.load_folder.clicked.connect(self._on_load_folder)
+        self.predict.clicked.connect(self._on_predict)
+        self.one_label.toggled.connect(self._on_label)
+        self.label.valueChanged.connect(self._on_label)
+        self.offer.accepted.connect(self.restore)
+        self._state.jobs.started.connect(self.refresh_buttons)
+        self._state.jobs.finished.connect(self.refresh_buttons)
+        self._state.current_changed.connect(self.refresh_buttons)
+        self._state.closing.connect(self._release)
+        self._annotations.changed.connect(self.refresh)
+        self.autosave.found.connect(self._on_kept)
+        self.autosave.saved.connect(self._on_saved)
+        self.autosave.failed.connect(self._on_save_failed)
+        for event in self._viewer_events():
+            event.connect(self.refresh_plane)
+        self._state.viewer.layers.events.inserted.connect(self._choose_first_image)
+
+    def _viewer_events(self) -> list[Any]:
+        events = self._state.viewer.dims.events
+        return [events.current_step, events.order, events.ndisplay]
+
+    # What is shown
+
+    def refresh(self) -> None:
+        """Show what is annotated."""
+        annotations = self._annotations
+        self.image.layer = annotations.image
+        self.labels.layer = annotations.labels
+        self.channels.refresh()
+        self._refresh_list()
+        count = len(annotations.annotated())
+        total = 0 if annotations.image is None else plane_count(annotations.image)
+        wanted = min(WANTED, max(total, 1))
+        self.counter.setText(
+            f"<b>{count} of {wanted}</b> planes annotated"
+            if count <= wanted
+            else f"<b>{count}</b> planes annotated"
+        )
+        self.hint.setText(self._advice(count, wanted))
+        self.refresh_buttons()
+
+    def _advice(self, count: int, wanted: int) -> str:
+        if self._annotations.image is None:
+            return "Open an image (File > Open), or try one of File > Open Sample > PTSAM."
+        if self._annotations.labels is None:
+            return "Press <b>New</b> to make a layer to paint on."
+        if not count:
+            return (
+                "Paint the whole object on this plane with the brush. What you leave unpainted "
+                "counts as background."
+            )
+        if count < wanted:
+            return "You can train now. More planes that differ from each other make it better."
+        return "This is plenty: go on to step 2."
+
+    def _refresh_list(self) -> None:
+        annotations = self._annotations
+        empty, boxes = set(annotations.declared_empty()), annotations.boxes()
+        layer = annotations.labels or annotations.image
+        entries = [] if layer is None else annotations.annotated()
+        with QSignalBlocker(self.planes):
+            self.planes.clear()
+            for index in entries:
+                text = plane_name(layer, index)
+                text += ": no object" if index in empty else ""
+                text += " (a part)" if index in boxes else ""
+                item = QListWidgetItem(text)
+                item.setData(Qt.ItemDataRole.UserRole, index)
+                self.planes.addItem(item)
+        self.planes.setVisible(bool(entries))
+        self.refresh_plane()
+
+    def refresh_plane(self) -> None:
+        """Show what is said of the plane in view."""
+        index = self._annotations.plane_in_view()
+        self.empty.setChecked(index is not None and index in self._annotations.declared_empty())
+        painted = index is not None and index in self._annotations.painted()
+        self.empty.setEnabled(
+            self._annotations.labels is not None and index is not None and not painted
+        )
+        with QSignalBlocker(self.planes):
+            self.planes.clearSelection()
+            for row in range(self.planes.count()):
+                item = self.planes.item(row)
+                if item.data(Qt.ItemDataRole.UserRole) == index:
+                    self.planes.setCurrentItem(item)
+
+    def refresh_buttons(self) -> None:
+        """Enable what can be done now, and say of the rest why not."""
+        annotations, running = self._annotations, self._state.jobs.running
+        has_labels = annotations.labels is not None
+        self.new_labels.setEnabled(annotations.image is not None)
+        self.suggest.setEnabled(
+            annotations.image is not None and plane_count(annotations.image) > 1
+        )
+        self.part.setEnabled(has_labels)
+        for button in (self.load_masks, self.load_folder):
+            button.setEnabled(annotations.image is not None and running is None)
+        self.predict.setEnabled(self._state.current is not None and has_labels and running is None)
+        self.predict.setVisible(self._state.current is not None)
+        reasons = []
+        if running is not None:
+            reasons.append(f"Importing and predicting wait until '{running}' is done.")
+        self.why.setText(" ".join(reasons))
+        self.why.setVisible(bool(reasons))
+
+    # What the user does
+
+    def _choose_first_image(self) -> None:
+        if self._annotations.image is None:
+            images = [x for x in self._state.viewer.layers if isinstance(x, Image)]
+            if images:
+                self._on_image(images[0])
+
+    def _on_image(self, layer: Image | None) -> None:
+        self.offer.hide()
+        self._annotations.image = layer
+        labels = self._annotations.labels
+        if layer is not None and (labels is None or not _fits(labels, layer)):
+            fitting = (x for x in self._state.viewer.layers if isinstance(x, Labels))
+            self._annotations.labels = next((x for x in fitting if _fits(x, layer)), None)
+
+    def _on_labels(self, layer: Labels | None) -> None:
+        self._annotations.labels = layer
+
+    def _on_new_labels(self) -> None:
+        self._explained(self._annotations.new_labels)
+
+    def _on_part(self) -> None:
+        self._explained(self._annotations.new_areas)
+        self.status.setText("Draw a rectangle. Then choose the labels layer to go on painting.")
+
+    def _go(self, item: QListWidgetItem) -> None:
+        layer = self._annotations.labels or self._annotations.image
+        if layer is not None:
+            go_to_plane(self._state.viewer, layer, item.data(Qt.ItemDataRole.UserRole))
+
+    def _on_suggest(self) -> None:
+        index, image = self._annotations.suggestion(), self._annotations.image
+        if index is not None and image is not None:
+            go_to_plane(self._state.viewer, image, index)
+
+    def _on_empty(self, checked: bool) -> None:
+        index = self._annotations.plane_in_view()
+        if index is not None:
+            self._annotations.declare_empty(index, checked)
+
+    def _on_label(self) -> None:
+        self.label.setEnabled(self.one_label.isChecked())
+        self._annotations.label = self.label.value() if self.one_label.isChecked() else None
+
+    def _on_load_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Import masks", "", _MASK_FILES)
+        if path:
+            self.import_masks(Path(path))
+
+    def _on_load_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Import masks from a folder")
+        if path:
+            self.import_masks(Path(path))
+
+    def import_masks(self, path: Path) -> None:
+        """Take over masks from a file or folder; each plane can be undone."""
+        image = self._annotations.image
+        labels = self._annotations.labels
+        if image is None:
+            return
+        if labels is None:
+            labels = self._annotations.new_labels()
+        rows, columns = data_shape(image)[-2:]
+        count, size = plane_count(image), (rows, columns)
+        in_view, largest = self._annotations.plane_in_view(), np.iinfo(labels.data.dtype).max
+        target = labels
+
+        def take(plane: ImportedPlane) -> None:
+            write_plane(target, plane.index, plane.labels)
+
+        self._run(
+            "Importing masks",
+            lambda: import_masks(
+                path, count=count, size=size, in_view=in_view, largest=int(largest)
+            ),
+            on_yield=take,
+            on_return=lambda found: self.status.setText(f"{found} masks were imported."),
+            progress=lambda plane: (plane.done, plane.total),
+        )
+
+    def _on_predict(self) -> None:
+        entry, image = self._state.current, self._annotations.image
+        labels, index = self._annotations.labels, self._annotations.plane_in_view()
+        if entry is None or image is None or labels is None:
+            return
+        if index is None:
+            self.status.setText("Go to one plane of the image first (2D view).")
+            return
+        planes, specialist = planes_of(image, self._annotations.channel), entry.specialist
+        value = self._annotations.label or 1
+
+        def predict() -> Generator[None, None, NDArray[np.bool_]]:
+            return specialist.predict(planes.read(index)).mask
+            yield
+
+        def take(mask: NDArray[np.bool_]) -> None:
+            if labels in self._state.viewer.layers:
+                before = np.asarray(full_data(labels)[slot(labels, index)])
+                write_plane(labels, index, _started(before, mask, self._annotations.label, value))
+            name = plane_name(labels, index)
+            self.status.setText(
+                f"{name}: correct the prediction with the brush."
+                if mask.any()
+                else f"{name}: the specialist finds no object here."
+            )
+
+        self._run("Predicting this plane", predict, on_yield=_nothing, on_return=take)
+
+    def _run(self, title: str, generator: Any, **callbacks: Any) -> None:
+        self._explained(lambda: self._state.jobs.run(title, generator, **callbacks))
+
+    def _explained(self, action: Any) -> None:
+        try:
+            action()
+        except PtsamError as error:
+            show(error)
+
+    # What was kept
+
+    def restore(self, kept: Kept) -> None:
+        """Put annotations of another time on a new Labels layer."""
+        image = self._annotations.image
+        if image is None:
+            return
+        set_channel_axis(image, kept.channel_axis)
+        self._annotations.channel = kept.channel
+        labels = self._annotations.new_labels()
+        self._state.jobs.aside(
+            lambda: {index: kept.read(index) for index in kept.planes},
+            lambda planes: self._on_restored(labels, planes, kept),
+        )
+
+    def _on_restored(self, labels: Labels, planes: dict[int, NDArray[Any]], kept: Kept) -> None:
+        for index, plane in planes.items():
+            labels.data[slot(labels, index)] = plane
+        labels.refresh()
+        self._annotations.put_back(kept.empty, dict(kept.boxes))
+        self._annotations.look(planes)
+        self.status.setText(f"{kept.count} annotated planes were restored.")
+
+    def _on_kept(self, kept: Kept) -> None:
+        self.offer.show_for(kept)
+
+    def _on_saved(self, count: int) -> None:
+        self.status.setText(f"Annotations of {count} planes are saved.")
+
+    def _on_save_failed(self, reason: str) -> None:
+        self.status.setText(f"The annotations could not be saved: {reason}")
+
+    def _release(self) -> None:
+        self.autosave.close()
+        self.image.release()
+        self.labels.release()
+        for event in self._viewer_events():
+            event.disconnect(self.refresh_plane)
+        self._state.viewer.layers.events.inserted.disconnect(self._choose_first_image)
+        self._annotations.changed.disconnect(self.refresh)
+
+
+_MASK_FILES = "Images (*.tif *.tiff *.png *.npy *.zarr *.bmp);;All files (*)"
+
+
+def _nothing(value: object) -> None:
+    pass
+
+
+def _fits(labels: Labels, image: Image) -> bool:
+    return plane_count(labels) == plane_count(image) and (
+        data_shape(labels)[-2:] == data_shape(image)[-2:]
+    )
+
+
+def _started(
+    before: NDArray[Any], mask: NDArray[np.bool_], label: int | None, value: int
+) -> NDArray[Any]:
+    """Labels of a plane after a prediction; of several classes the others stay."""
+    if label is None:
+        return np.where(mask, value, 0)
+    after = np.where(before == label, 0, before)
+    return np.where(mask & (after == 0), value, after)
+
+
+def _button(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button
+
+
+def _text(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setWordWrap(True)
+    return label
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget)
+    return row

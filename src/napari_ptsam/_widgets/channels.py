@@ -1,0 +1,92 @@
+"""Which channel of an image shows the object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+
+from napari_ptsam._widgets.layers import axes_of, channel_axis, data_shape, set_channel_axis
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_ptsam._widgets.annotations import Annotations
+
+COLOURS = ("red", "green", "blue")
+MOST_CHANNELS = 64
+"""A longer axis is not offered as one of channels."""
+
+
+class ChannelChoice(QWidget):
+    """Two lists: which axis holds channels, and which channel to use; hidden where needless.
+
+    Parameters
+    ----------
+    annotations
+        Whose image is asked for, and whose channel is set.
+    """
+
+    def __init__(self, annotations: Annotations) -> None:
+        super().__init__()
+        self._annotations = annotations
+        self._image: Image | None = None
+        self.axis = QComboBox()
+        self.axis.setToolTip("Whether one of the sliders goes through colour channels.")
+        self.channel = QComboBox()
+        self.channel.setToolTip("The channel in which the object is seen best.")
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.addRow("Channel axis", self.axis)
+        self._form.addRow("Channel", self.channel)
+        self.axis.activated.connect(self._on_axis)
+        self.channel.activated.connect(self._on_channel)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what there is to choose from for the image of now."""
+        image = self._image = self._annotations.image
+        with QSignalBlocker(self.axis), QSignalBlocker(self.channel):
+            self._fill_axis(image)
+            self._fill_channel(image)
+        for box in (self.axis, self.channel):
+            shown = box.count() > 1
+            box.setVisible(shown)
+            self._form.labelForField(box).setVisible(shown)
+        self.setVisible(self.axis.count() > 1 or self.channel.count() > 1)
+
+    def _fill_axis(self, image: Image | None) -> None:
+        self.axis.clear()
+        self.axis.addItem("none", None)
+        if image is None or image.rgb:
+            return
+        letters = axes_of(image)
+        for axis, size in enumerate(data_shape(image)[:-2]):
+            if 1 < size <= MOST_CHANNELS:
+                self.axis.addItem(f"slider {axis} ({letters[axis]}, {size} long)", axis)
+        self.axis.setCurrentIndex(max(0, self.axis.findData(channel_axis(image))))
+
+    def _fill_channel(self, image: Image | None) -> None:
+        self.channel.clear()
+        if image is None:
+            return
+        axis = channel_axis(image)
+        if image.rgb:
+            self.channel.addItem("all (colour)", None)
+            for colour in COLOURS:
+                self.channel.addItem(f"{colour} only", colour)
+        elif axis is not None:
+            count = data_shape(image)[axis]
+            self.channel.addItem("all (as red, green, blue)" if count == 3 else "choose ...", None)
+            for number in range(count):
+                self.channel.addItem(str(number), number)
+        self.channel.setCurrentIndex(max(0, self.channel.findData(self._annotations.channel)))
+
+    def _on_axis(self) -> None:
+        if self._image is not None:
+            set_channel_axis(self._image, self.axis.currentData())
+            self._annotations.channel = None
+
+    def _on_channel(self) -> None:
+        self._annotations.channel = self.channel.currentData()

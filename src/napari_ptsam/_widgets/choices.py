@@ -1,0 +1,87 @@
+"""A drop-down list of the viewer's layers of one type, kept up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+
+class LayerChoice(QComboBox):
+    """A drop-down list of the viewer's layers of one type.
+
+    Parameters
+    ----------
+    viewer
+        napari's.
+    layer_type
+        Class of the layers to list.
+    placeholder
+        What to show where there are none.
+
+    Attributes
+    ----------
+    chosen
+        Emitted with the layer when the user chose another one.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(self, viewer: Viewer, layer_type: type[Layer], placeholder: str) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._type = layer_type
+        self._layers: list[Layer] = []
+        self.setPlaceholderText(placeholder)
+        # Long names must not widen the dock.
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        for event in self._events():
+            event.connect(self.refresh)
+        self.refresh()
+        self.activated.connect(self._on_activated)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer that is shown as chosen."""
+        index = self.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    @layer.setter
+    def layer(self, layer: Layer | None) -> None:
+        self.setCurrentIndex(next((i for i, x in enumerate(self._layers) if x is layer), -1))
+
+    def refresh(self) -> None:
+        """List the layers anew; the chosen one stays."""
+        chosen = self.layer
+        for layer in self._layers:
+            layer.events.name.disconnect(self.refresh)
+        self._layers = [x for x in self._viewer.layers if isinstance(x, self._type)]
+        with QSignalBlocker(self):
+            self.clear()
+            for number, layer in enumerate(self._layers):
+                self.addItem(layer.name)
+                self.setItemData(number, layer.name, Qt.ItemDataRole.ToolTipRole)
+                layer.events.name.connect(self.refresh)
+            self.layer = chosen
+
+    def release(self) -> None:
+        """Listen to the viewer no longer."""
+        for event in self._events():
+            event.disconnect(self.refresh)
+        for layer in self._layers:
+            layer.events.name.disconnect(self.refresh)
+        self._layers = []
+
+    def _events(self) -> list[Any]:
+        events = self._viewer.layers.events
+        return [events.inserted, events.removed, events.reordered]
+
+    def _on_activated(self) -> None:
+        self.chosen.emit(self.layer)
