@@ -20,6 +20,7 @@ from scenes import bright_discs
 from napari_ptsam.backbones import load_backbone
 from napari_ptsam.errors import InputError, PromptFileError, PtsamError, TrainingError
 from napari_ptsam.normalize import Normalization
+from napari_ptsam.objects import split_objects
 from napari_ptsam.promptfile import PromptFile, read_prompt_file, write_prompt_file
 from napari_ptsam.specialist import PlaneDone, Specialist, TrainStep
 from napari_ptsam.training import loop
@@ -193,6 +194,25 @@ def test_chosen_planes_of_a_stack_are_segmented_with_their_probability(
         predicted = specialist.predict(stack[0][index])
         np.testing.assert_array_equal(probability[number], predicted.probability)
         np.testing.assert_array_equal(masks[number] > 0, predicted.mask)
+
+
+def test_objects_below_the_minimum_size_are_left_out_of_each_plane(
+    specialist: Specialist, stack: tuple[NDArray[Any], NDArray[Any]], tmp_path: Path
+) -> None:
+    mask = specialist.predict(stack[0][0]).mask
+    sizes = np.bincount(split_objects(mask).ravel())[1:]
+    _, path = drained(
+        specialist.segment(
+            stack[0], tmp_path / "out.tif", planes=[0], minimum_size=int(sizes.max())
+        )
+    )
+    assert (tifffile.imread(path) > 0).sum() == sizes[sizes == sizes.max()].sum()
+    _, path = drained(
+        specialist.segment(
+            stack[0], tmp_path / "none.tif", planes=[0], minimum_size=int(sizes.max()) + 1
+        )
+    )
+    assert not tifffile.imread(path).any()
 
 
 def test_segmenting_reads_a_plane_only_when_its_turn_comes(

@@ -20,6 +20,7 @@ from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.examples import Example, load_examples
 from napari_ptsam.methods import Method, build_method
 from napari_ptsam.normalize import Normalization
+from napari_ptsam.objects import without_small
 from napari_ptsam.planes import Planes, open_planes
 from napari_ptsam.predict import predict_plane
 from napari_ptsam.promptfile import (
@@ -302,6 +303,7 @@ class Specialist:
         output: str | Path,
         *,
         planes: Sequence[int] | None = None,
+        minimum_size: int = 0,
         probability: bool = False,
         axes: str | None = None,
         channel: int | str | None = None,
@@ -316,6 +318,8 @@ class Specialist:
             Folder for a folder, else a ``.tif`` or ``.zarr`` file.
         planes
             Which planes; None for all.
+        minimum_size
+            Leave out objects of fewer pixels in a plane.
         probability
             Write the probability as well.
         axes, channel
@@ -346,7 +350,7 @@ class Specialist:
             )
             for number in range(len(images)):
                 predicted = self.predict(images.read(number))
-                masks.write(number, predicted.mask)
+                masks.write(number, without_small(predicted.mask, minimum_size))
                 if extra:
                     extra.write(number, predicted.probability)
                 index = number if planes is None else planes[number]

@@ -114,6 +114,7 @@ def _segment_one(
         source,
         output,
         planes=args.planes,
+        minimum_size=args.minimum_size,
         probability=args.probability,
         axes=args.axes,
         channel=args.channel,

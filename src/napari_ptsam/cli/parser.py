@@ -179,6 +179,13 @@ def _add_segment(subparsers: Commands) -> None:
     _add_planes(parser, "only these planes, inclusive")
     add("--probability", action="store_true", help="write probabilities too")
     add("--threshold", type=_fraction, metavar="P", help="instead of the specialist's own")
+    add(
+        "--minimum-size",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="leave out objects of fewer pixels in a plane",
+    )
     add("--scale", type=_fixed_scale, metavar="fit|X", help="instead of the specialist's own")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
     _add_axes(parser)
