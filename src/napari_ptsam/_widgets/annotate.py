@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -30,6 +31,7 @@ from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.importing import ImportedPlane, import_masks
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layers import (
+    RESULT_MARK,
     data_shape,
     full_data,
     go_to_plane,
@@ -53,7 +55,7 @@ WANTED = 16
 class AnnotateSection(QWidget):
     """Choose the image, paint the object on some planes."""
 
-    title = "1. Annotate"
+    title = "Annotate"
 
     def __init__(self, state: PluginState) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class AnnotateSection(QWidget):
         self._make_controls()
         self._lay_out()
         self._connect()
-        self._choose_first_image()
+        self._choose_first()
         self.refresh()
 
     def _make_controls(self) -> None:
@@ -79,10 +81,12 @@ class AnnotateSection(QWidget):
         self.planes = QListWidget()
         self.planes.setToolTip("The annotated planes. Click one, or press Enter, to go there.")
         self.planes.setMaximumHeight(110)
-        self.suggest = _button("Next plane", "Go to a plane far from those annotated so far.")
+        self.planes.setSizeAdjustPolicy(QListWidget.SizeAdjustPolicy.AdjustToContents)
+        self.planes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
+        self.suggest = _button("Next plane", "Go far from the planes annotated so far (Shift+N).")
         self.empty = QCheckBox("This plane has no object")
         self.empty.setToolTip(
-            "Tick it where there truly is nothing to find: that, too, is learned from."
+            "Tick it where there truly is nothing to find: that, too, is learned from (Shift+E)."
         )
         self.part = _button(
             "Only a part ...",
@@ -94,9 +98,9 @@ class AnnotateSection(QWidget):
         self.predict = _button(
             "Start from prediction",
             "Let the current specialist fill this plane, then correct it with the brush. "
-            "Undo (Ctrl+Z) takes it back.",
+            "Undo (Ctrl+Z) takes it back (Shift+G).",
         )
-        self.one_label = QCheckBox("Only this label is the object:")
+        self.one_label = QCheckBox("Learn only the label")
         self.one_label.setToolTip(
             "If you painted several classes with different labels: train one specialist for each. "
             "Else everything painted is the object."
@@ -114,16 +118,16 @@ class AnnotateSection(QWidget):
         form.addRow("Image", self.image)
         form.addRow(self.channels)
         form.addRow("Labels", _row(self.labels, self.new_labels))
-        self.labels.sizePolicy().setHorizontalStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(self.offer)
         layout.addWidget(self.hint)
-        layout.addLayout(_row(self.counter, self.suggest))
+        layout.addWidget(self.counter)
         layout.addWidget(self.planes)
         layout.addWidget(self.empty)
-        layout.addLayout(_row(self.part, self.predict))
+        layout.addLayout(_row(self.suggest, self.part))
+        layout.addWidget(self.predict)
         layout.addLayout(_row(self.load_masks, self.load_folder))
         layout.addLayout(_row(self.one_label, self.label))
         layout.addWidget(self.why)
@@ -154,7 +158,7 @@ class AnnotateSection(QWidget):
         self.autosave.failed.connect(self._on_save_failed)
         for event in self._viewer_events():
             event.connect(self.refresh_plane)
-        self._state.viewer.layers.events.inserted.connect(self._choose_first_image)
+        self._state.viewer.layers.events.inserted.connect(self._choose_first)
 
     def _viewer_events(self) -> list[Any]:
         events = self._state.viewer.dims.events
@@ -177,6 +181,7 @@ class AnnotateSection(QWidget):
             if count <= wanted
             else f"<b>{count}</b> planes annotated"
         )
+        self.counter.setVisible(annotations.image is not None)
         self.hint.setText(self._advice(count, wanted))
         self.refresh_buttons()
 
@@ -247,19 +252,34 @@ class AnnotateSection(QWidget):
 
     # What the user does
 
-    def _choose_first_image(self) -> None:
-        if self._annotations.image is None:
-            images = [x for x in self._state.viewer.layers if isinstance(x, Image)]
-            if images:
-                self._on_image(images[0])
+    def _choose_first(self) -> None:
+        """Take what there is for a user who has chosen nothing yet."""
+        layers = self._state.viewer.layers
+        image = self._annotations.image
+        if image is None:
+            image = next((x for x in layers if isinstance(x, Image)), None)
+            self._on_image(image)
+        elif self._annotations.labels is None:
+            self._take_fitting_labels(image)
 
     def _on_image(self, layer: Image | None) -> None:
         self.offer.hide()
         self._annotations.image = layer
         labels = self._annotations.labels
         if layer is not None and (labels is None or not _fits(labels, layer)):
-            fitting = (x for x in self._state.viewer.layers if isinstance(x, Labels))
-            self._annotations.labels = next((x for x in fitting if _fits(x, layer)), None)
+            self._take_fitting_labels(layer)
+
+    def _take_fitting_labels(self, image: Image) -> None:
+        self._annotations.labels = next(
+            (
+                layer
+                for layer in self._state.viewer.layers
+                if isinstance(layer, Labels)
+                and _fits(layer, image)
+                and RESULT_MARK not in layer.metadata
+            ),
+            None,
+        )
 
     def _on_labels(self, layer: Labels | None) -> None:
         self._annotations.labels = layer
@@ -401,7 +421,7 @@ class AnnotateSection(QWidget):
         self.labels.release()
         for event in self._viewer_events():
             event.disconnect(self.refresh_plane)
-        self._state.viewer.layers.events.inserted.disconnect(self._choose_first_image)
+        self._state.viewer.layers.events.inserted.disconnect(self._choose_first)
         self._annotations.changed.disconnect(self.refresh)
 
 
@@ -442,6 +462,6 @@ def _text(text: str) -> QLabel:
 
 def _row(*widgets: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
+    for number, widget in enumerate(widgets):
+        row.addWidget(widget, stretch=number == 0)
     return row

@@ -183,8 +183,9 @@ class Annotations:
         if boxes and self.labels is not None:
             active = self._viewer.layers.selection.active
             areas = self.new_areas()
+            there = self.boxes()
             for index, found in boxes.items():
-                for box in found:
+                for box in found if index not in there else ():
                     areas.add_rectangles(rectangle(self.labels, index, box))
             areas.mode = "pan_zoom"
             self._viewer.layers.selection.active = active

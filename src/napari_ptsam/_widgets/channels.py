@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
@@ -12,11 +12,26 @@ from napari_ptsam._widgets.layers import axes_of, channel_axis, data_shape, set_
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_ptsam._widgets.annotations import Annotations
-
 COLOURS = ("red", "green", "blue")
 MOST_CHANNELS = 64
 """A longer axis is not offered as one of channels."""
+FEW_CHANNELS = 8
+"""A single slider that is longer goes through planes: the user is not asked."""
+
+
+class HasChannel(Protocol):
+    """An image, and which of its channels is used."""
+
+    @property
+    def image(self) -> Image | None:
+        """The image layer."""
+
+    @property
+    def channel(self) -> int | str | None:
+        """The channel to use of several, None for all."""
+
+    @channel.setter
+    def channel(self, value: int | str | None) -> None: ...
 
 
 class ChannelChoice(QWidget):
@@ -24,13 +39,13 @@ class ChannelChoice(QWidget):
 
     Parameters
     ----------
-    annotations
+    source
         Whose image is asked for, and whose channel is set.
     """
 
-    def __init__(self, annotations: Annotations) -> None:
+    def __init__(self, source: HasChannel) -> None:
         super().__init__()
-        self._annotations = annotations
+        self._source = source
         self._image: Image | None = None
         self.axis = QComboBox()
         self.axis.setToolTip("Whether one of the sliders goes through colour channels.")
@@ -46,7 +61,7 @@ class ChannelChoice(QWidget):
 
     def refresh(self) -> None:
         """Show what there is to choose from for the image of now."""
-        image = self._image = self._annotations.image
+        image = self._image = self._source.image
         with QSignalBlocker(self.axis), QSignalBlocker(self.channel):
             self._fill_axis(image)
             self._fill_channel(image)
@@ -61,8 +76,10 @@ class ChannelChoice(QWidget):
         self.axis.addItem("none", None)
         if image is None or image.rgb:
             return
-        letters = axes_of(image)
-        for axis, size in enumerate(data_shape(image)[:-2]):
+        letters, sizes = axes_of(image), data_shape(image)[:-2]
+        if len(sizes) == 1 and sizes[0] > FEW_CHANNELS and channel_axis(image) is None:
+            return
+        for axis, size in enumerate(sizes):
             if 1 < size <= MOST_CHANNELS:
                 self.axis.addItem(f"slider {axis} ({letters[axis]}, {size} long)", axis)
         self.axis.setCurrentIndex(max(0, self.axis.findData(channel_axis(image))))
@@ -81,12 +98,12 @@ class ChannelChoice(QWidget):
             self.channel.addItem("all (as red, green, blue)" if count == 3 else "choose ...", None)
             for number in range(count):
                 self.channel.addItem(str(number), number)
-        self.channel.setCurrentIndex(max(0, self.channel.findData(self._annotations.channel)))
+        self.channel.setCurrentIndex(max(0, self.channel.findData(self._source.channel)))
 
     def _on_axis(self) -> None:
         if self._image is not None:
             set_channel_axis(self._image, self.axis.currentData())
-            self._annotations.channel = None
+            self._source.channel = None
 
     def _on_channel(self) -> None:
-        self._annotations.channel = self.channel.currentData()
+        self._source.channel = self.channel.currentData()

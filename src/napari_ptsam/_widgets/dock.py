@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.keys import bind_keys
 from napari_ptsam._widgets.state import PluginState
+from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
     import napari
+
+    from napari_ptsam.specialist import Specialist
 
 SECTIONS = {
     "annotate": ("annotate", "AnnotateSection"),
@@ -21,6 +27,46 @@ SECTIONS = {
     "segment": ("segment", "SegmentSection"),
     "specialists": ("specialists", "SpecialistsSection"),
 }
+
+
+class Step(QFrame):
+    """A section below a heading that opens and closes it.
+
+    superqt's QCollapsible fixes the height at the time of opening, so that rows which show up
+    later would be squeezed.
+
+    Parameters
+    ----------
+    title
+        The heading.
+    section
+        What is shown below it.
+    """
+
+    def __init__(self, title: str, section: QWidget) -> None:
+        super().__init__()
+        self.heading = QToolButton()
+        self.heading.setText(title)
+        self.heading.setCheckable(True)
+        self.heading.setAutoRaise(True)
+        self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.heading.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.heading.setStyleSheet("QToolButton { font-weight: bold; text-align: left; }")
+        self._section = section
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.heading)
+        layout.addWidget(section)
+        self.heading.toggled.connect(self.open)
+        self.open(False)
+
+    def open(self, opened: bool = True) -> None:
+        """Show the section, or close it."""
+        self.heading.setChecked(opened)
+        arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
+        self.heading.setArrowType(arrow)
+        self._section.setVisible(opened)
 
 
 class PtsamDock(QWidget):
@@ -44,7 +90,7 @@ class PtsamDock(QWidget):
         self.setObjectName("PtsamDock")
         self.state = PluginState(viewer)
         self.sections: dict[str, QWidget] = {}
-        self._frames: dict[str, QCollapsible] = {}
+        self._frames: dict[str, Step] = {}
         inner = QWidget()
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(4, 4, 4, 4)
@@ -63,6 +109,7 @@ class PtsamDock(QWidget):
         self.setMinimumWidth(280)
         # The widget may go without an event of its own: with napari's window, or its dock.
         self.destroyed.connect(partial(PluginState.close, self.state))
+        bind_keys(self.state, self.sections)
         self.show_section("annotate")
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
@@ -78,17 +125,35 @@ class PtsamDock(QWidget):
             ``annotate``, ``train``, ``segment`` or ``specialists``.
         """
         frame = self._frames[name]
-        frame.expand(animate=False)
+        frame.open()
         self._scroll.ensureWidgetVisible(frame)
+
+    def load_specialists(self, paths: Sequence[Path]) -> None:
+        """Load prompt files in the background; the last one is used."""
+
+        def load() -> Generator[tuple[Path, Specialist], None, None]:
+            from napari_ptsam.specialist import Specialist
+
+            for path in paths:
+                yield path, Specialist.load(path)
+
+        def take(loaded: tuple[Path, Specialist]) -> None:
+            path, specialist = loaded
+            self.state.add_specialist(specialist, path.name.partition(".")[0], path)
+
+        try:
+            self.state.jobs.run(
+                "Loading a specialist", load, on_yield=take, on_return=lambda _: None
+            )
+        except PtsamError as error:
+            show(error)
 
     def _add(self, name: str, module: str, section: str) -> None:
         try:
             made = getattr(import_module(f"napari_ptsam._widgets.{module}"), section)(self.state)
         except ModuleNotFoundError:
             return
-        frame = QCollapsible(made.title)
-        frame.setDuration(100)
-        frame.addWidget(made)
+        frame = Step(f"{len(self.sections) + 1}   {made.title}", made)
         self.sections[name] = made
         self._frames[name] = frame
         self._layout.addWidget(frame)

@@ -28,6 +28,9 @@ _LETTERS = {
     "Z": ("z", "depth", "plane", "planes", "slice", "section"),
     "C": ("c", "ch", "channel", "channels"),
 }
+RESULT_MARK = "napari-ptsam"
+"""Key in the metadata of layers that the plugin computed: they are no annotations."""
+
 _SPARE = "ZTPABDEFGHIJKLMNOQRUVW"
 _IN_MEMORY = 2**31
 """Bytes from which on an empty array is made in chunks, of which only painted ones exist."""
