@@ -1,0 +1,391 @@
+"""The third step: let the specialist segment, look at the result, adjust and measure it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_ptsam._widgets.adjust import AdjustBox
+from napari_ptsam._widgets.channels import ChannelChoice
+from napari_ptsam._widgets.choices import LayerChoice
+from napari_ptsam._widgets.commandline import Command, command_of_folder, command_of_result
+from napari_ptsam._widgets.folders import FolderRows, FolderRun
+from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.layers import plane_index
+from napari_ptsam._widgets.segmenting import LayerResult, Segmenter, from_plane
+from napari_ptsam.errors import InputError, PtsamError
+
+if TYPE_CHECKING:
+    from napari_ptsam._widgets.state import PluginState
+
+PLANE, LAYER, SELECTED, FOLDER = "plane", "layer", "selected", "folder"
+
+_WHAT = (
+    (PLANE, "The plane in view"),
+    (LAYER, "The whole layer"),
+    (SELECTED, "All selected image layers"),
+    (FOLDER, "A folder of files"),
+)
+
+
+class _Source:
+    """The image to segment, and which of its channels; as `ChannelChoice` wants to see it."""
+
+    def __init__(self) -> None:
+        self.image: Image | None = None
+        self.channel: int | str | None = None
+
+
+class SegmentSection(QWidget):
+    """Segment a plane, layers or a folder; then threshold, objects, table, command line.
+
+    Parameters
+    ----------
+    state
+        What the sections share.
+    """
+
+    title = "3  Segment"
+
+    def __init__(self, state: PluginState) -> None:
+        super().__init__()
+        self._state = state
+        self._source = _Source()
+        self._folder_run: FolderRun | None = None
+        self._chosen_here = False
+        self.segmenter = Segmenter(state)
+        self._make_controls()
+        self._lay_out()
+        self._connect()
+        self._on_specialist()
+        self._on_image()
+
+    def _make_controls(self) -> None:
+        self.using = _text()
+        self.what = QComboBox()
+        for key, label in _WHAT:
+            self.what.addItem(label, key)
+        self.what.setToolTip("What the specialist segments when you press the button.")
+        self.image = LayerChoice(self._state.viewer, Image, "open an image first")
+        self.image.setToolTip("The image layer to segment.")
+        self.channels = ChannelChoice(self._source)  # type: ignore[arg-type]
+        self.folders = FolderRows()
+        self.probability = QCheckBox("Also give the probability")
+        self.probability.setToolTip(
+            "A second result: how sure the specialist is of each pixel, from 0 to 1."
+        )
+        self.segment_button = QPushButton("Segment")
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.setToolTip("End after the current plane. What is done stays.")
+        self.resume_button = QPushButton("Resume")
+        self.resume_button.setToolTip("Go on with the planes that are missing.")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.note = _text()
+        self.adjust = AdjustBox(self._state, self.segmenter)
+        self.copy_button = QPushButton("Copy command line")
+        self.copy_button.setToolTip(
+            "Copies the command that gives the same masks in a terminal, without napari."
+        )
+        self.copy_note = _text()
+        self.copy_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Segment", self.what)
+        form.addRow("Image", self.image)
+        self._form = form
+        buttons = QHBoxLayout()
+        for button in (self.segment_button, self.stop_button, self.resume_button):
+            buttons.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.using)
+        layout.addLayout(form)
+        for widget in (self.channels, self.folders, self.probability):
+            layout.addWidget(widget)
+        layout.addLayout(buttons)
+        for widget in (self.bar, self.note, self.adjust, self.copy_button, self.copy_note):
+            layout.addWidget(widget)
+
+    def _connect(self) -> None:
+        state, viewer = self._state, self._state.viewer
+        self.what.currentIndexChanged.connect(self.refresh)
+        self.image.chosen.connect(self._on_chosen)
+        self.channels.axis.activated.connect(self._on_image)
+        self.folders.changed.connect(self.refresh)
+        self.segment_button.clicked.connect(self.segment)
+        self.stop_button.clicked.connect(self.stop)
+        self.resume_button.clicked.connect(self.resume)
+        self.copy_button.clicked.connect(self.copy_command)
+        self._signals: list[tuple[Any, Any]] = [
+            (state.current_changed, self._on_specialist),
+            (state.specialists_changed, self.refresh),
+            (state.annotations.changed, self._follow_annotations),
+            (self.segmenter.changed, self.refresh),
+            (viewer.layers.events.inserted, self._on_layers),
+            (viewer.layers.events.removed, self._on_layers),
+            (viewer.layers.selection.events.changed, self.refresh),
+            (viewer.dims.events.ndisplay, self.refresh),
+        ]
+        for signal, slot in self._signals:
+            signal.connect(slot)
+        state.jobs.started.connect(self.refresh)
+        state.jobs.finished.connect(self.refresh)
+        state.jobs.progressed.connect(self._on_progress)
+        self.destroyed.connect(partial(SegmentSection.close_down, self.segmenter, self._signals))
+
+    @staticmethod
+    def close_down(segmenter: Segmenter, signals: list[tuple[Any, Any]]) -> None:
+        """Let go of the viewer and of all results."""
+        for signal, slot in signals:
+            signal.disconnect(slot)
+        segmenter.close()
+
+    # What is to be done
+
+    def segment(self) -> None:
+        """Segment what is chosen."""
+        try:
+            if self.what.currentData() == FOLDER:
+                self._segment_folder()
+            else:
+                self._segment_layers()
+        except PtsamError as error:
+            show(error)
+        self.refresh()
+
+    def _segment_layers(self) -> None:
+        look = self.adjust.look()
+        targets = []
+        for image, indices in self._chosen():
+            channel = self._source.channel if image is self._source.image else self._own_channel()
+            target = self.segmenter.result_for(
+                image, channel, look=look, probability=self.probability.isChecked()
+            )
+            wanted = range(len(target.planes)) if indices is None else indices
+            shown = plane_index(self._state.viewer, target.labels)
+            targets.append((target, from_plane(wanted, shown)))
+        if not targets:
+            raise InputError(self.reason())
+        self.segmenter.run(targets)
+        self._folder_run = None
+        self.adjust.show_target(targets[-1][0])
+
+    def _chosen(self) -> list[tuple[Image, list[int] | None]]:
+        """Layers to segment, and which of their planes; None for all."""
+        viewer = self._state.viewer
+        if self.what.currentData() == SELECTED:
+            results = {t.probability for t in self.segmenter.results}
+            return [
+                (x, None)
+                for x in viewer.layers
+                if x in viewer.layers.selection and isinstance(x, Image) and x not in results
+            ]
+        image = self._source.image
+        if image is None:
+            return []
+        if self.what.currentData() == LAYER:
+            return [(image, None)]
+        shown = plane_index(viewer, image)
+        return [] if shown is None else [(image, [shown])]
+
+    def _segment_folder(self) -> None:
+        entry = self._state.current
+        if entry is None:
+            return
+        self._folder_run = FolderRun(
+            entry,
+            self.folders.source,
+            self.folders.target,
+            self.adjust.look(),
+            self._own_channel(),
+            probability=self.probability.isChecked(),
+        )
+        self._run_folder()
+
+    def _run_folder(self) -> None:
+        if self._folder_run is not None:
+            self._folder_run.start(self._state.jobs, self.refresh)
+
+    def stop(self) -> None:
+        """End the run after its current plane."""
+        self.segmenter.stop()
+        if self._folder_run is not None:
+            self._folder_run.stop()
+        self.refresh()
+
+    def resume(self) -> None:
+        """Segment the planes that a stopped run did not come to."""
+        try:
+            if self._folder_run is not None:
+                self._run_folder()
+            else:
+                targets = [(t, t.missing()) for t in self._unfinished()]
+                shown = [plane_index(self._state.viewer, t.labels) for t, _ in targets]
+                self.segmenter.run(
+                    [(t, from_plane(m, s)) for (t, m), s in zip(targets, shown, strict=True)]
+                )
+        except PtsamError as error:
+            show(error)
+        self.refresh()
+
+    def _unfinished(self) -> list[LayerResult]:
+        """Results of the last run with planes missing, all of one specialist."""
+        found = [t for t in self.segmenter.results if t.missing() and t.intact]
+        return [t for t in found if t.entry is found[-1].entry]
+
+    def copy_command(self) -> None:
+        """Put the command line of the result that is shown on the clipboard, or say why not."""
+        run, target = self._folder_run, self.adjust.target
+        if run is not None:
+            make = partial(command_of_folder, run, self._device(run.entry))
+        elif target is not None:
+            look, done = target.result.look, target.result.done()
+            make = partial(command_of_result, target, look, done, self._device(target.entry))
+        else:
+            return
+
+        def copied(command: Command) -> None:
+            QApplication.clipboard().setText(command.line)
+            self._say_copied(f"Copied: {command.line}\n{command.remark}".strip())
+
+        # Aside, for it reads the file to be sure that it is what the layer shows.
+        self._state.jobs.aside(make, copied, lambda error: self._say_copied(str(error)))
+
+    def _say_copied(self, text: str) -> None:
+        self.copy_note.setText(text)
+        self.copy_note.setVisible(bool(text))
+
+    @staticmethod
+    def _device(entry: Any) -> str:
+        return str(entry.specialist.backbone.device.type)
+
+    def _own_channel(self) -> int | str | None:
+        """The channel that the specialist learned on, as its file says."""
+        entry = self._state.current
+        channels = entry.specialist.metadata.channels if entry is not None else {}
+        channel: int | str | None = channels.get("channel")
+        return channel
+
+    # What is shown
+
+    def _on_specialist(self, *_: object) -> None:
+        entry = self._state.current
+        if entry is not None:
+            self.adjust.set_default_threshold(entry.specialist.threshold)
+        self._on_image()
+
+    def _follow_annotations(self) -> None:
+        """Segment the image that was painted on, unless another one was chosen here."""
+        image = self._state.annotations.image
+        if image is not None and image is not self.image.layer and not self._chosen_here:
+            self.image.layer = image
+        self._on_image()
+
+    def _on_layers(self, *_: object) -> None:
+        if self.image.layer is None or self.image.layer is not self._source.image:
+            self._on_image()
+        self.refresh()
+
+    def _on_chosen(self, *_: object) -> None:
+        self._chosen_here = True
+        self._on_image()
+
+    def _on_image(self, *_: object) -> None:
+        if self.image.layer is None and self.image.count():
+            self.image.setCurrentIndex(0)
+        image, annotations = self.image.layer, self._state.annotations
+        if image is not self._source.image or image is annotations.image:
+            self._source.channel = (
+                annotations.channel if image is annotations.image else self._own_channel()
+            )
+        self._source.image = image
+        self.channels.refresh()
+        self.refresh()
+
+    def _on_progress(self, done: int, total: int) -> None:
+        if self._busy():
+            self.bar.setMaximum(total)
+            self.bar.setValue(done)
+            self.bar.setFormat(f"{done} of {total} planes")
+
+    def _busy(self) -> bool:
+        return self.segmenter.running is not None or (
+            self._folder_run is not None and self._folder_run.running
+        )
+
+    def reason(self) -> str:
+        """Why nothing can be segmented now; empty if it can."""
+        if self._state.current is None:
+            return "Train a specialist first, or load one below."
+        if self._state.jobs.running is not None:
+            return f"'{self._state.jobs.running}' is running. Wait until it is done, or stop it."
+        if self.what.currentData() == FOLDER:
+            return self.folders.reason()
+        if self.what.currentData() != SELECTED and self._source.image is None:
+            return "Open an image first."
+        if not self._chosen():
+            if self.what.currentData() == SELECTED:
+                return "Select one or more image layers in the layer list first."
+            return "Show a single plane of the image first (in 2D, not in 3D)."
+        return ""
+
+    def refresh(self, *_: object) -> None:
+        """Show what can be done now, and what not and why."""
+        entry, what, busy = self._state.current, self.what.currentData(), self._busy()
+        self.using.setText("" if entry is None else f"With the specialist <b>{entry.name}</b>")
+        self.using.setVisible(entry is not None)
+        self.folders.setVisible(what == FOLDER)
+        one_layer = what in (PLANE, LAYER)
+        self.image.setVisible(one_layer)
+        self._form.labelForField(self.image).setVisible(one_layer)
+        if not one_layer:
+            self.channels.hide()
+        else:
+            self.channels.refresh()
+        reason = self.reason()
+        self.segment_button.setEnabled(not reason)
+        self.stop_button.setVisible(busy)
+        self.bar.setVisible(busy)
+        self._show_resume(busy)
+        self._say("" if busy else reason)
+        self.adjust.refresh()
+        self.copy_button.setEnabled(self._folder_run is not None or self.adjust.target is not None)
+
+    def _show_resume(self, busy: bool) -> None:
+        if self._folder_run is not None:
+            missing = self._folder_run.missing
+        else:
+            missing = sum(len(t.missing()) for t in self._unfinished())
+        self.resume_button.setVisible(missing > 0 and not busy)
+        self.resume_button.setEnabled(self._state.jobs.running is None)
+        self.resume_button.setText(f"Resume ({missing} left)")
+
+    def _say(self, text: str) -> None:
+        if not text and self._folder_run is not None and not self._busy():
+            text = self._folder_run.summary
+        self.note.setText(text)
+        self.note.setVisible(bool(text))
+
+
+def _text() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    return label

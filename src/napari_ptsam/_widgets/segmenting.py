@@ -1,0 +1,381 @@
+"""Runs specialists on layers, and keeps the result layers in step with their look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+from qtpy.QtCore import QObject, QTimer
+
+from napari_ptsam._widgets.geometry import placement_of, volumes_of
+from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.layers import (
+    blank,
+    image_like,
+    labels_like,
+    plane_index,
+    planes_of,
+    result_shape,
+    slot,
+)
+from napari_ptsam._widgets.results import Geometry, KeptProbabilities, Look, Result
+from napari_ptsam._widgets.tracking import touched_planes
+from napari_ptsam.errors import PtsamError
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+    from napari_ptsam._widgets.jobs import Job
+    from napari_ptsam._widgets.state import PluginState, SpecialistEntry
+    from napari_ptsam.planes import Planes
+
+REFRESH_MS = 200
+"""A layer is drawn at most once in this time while its planes come in."""
+
+AT_ONCE = 16
+"""Planes of a new look that are handed to the other thread together, at most."""
+
+LINKING = "Finding objects through planes"
+
+
+@dataclass(eq=False)
+class LayerResult:
+    """What a specialist says of one image layer, and the layers that show it.
+
+    Attributes
+    ----------
+    source
+        The image layer.
+    planes
+        What was read of it; stays readable if the layer goes.
+    entry, channel
+        The specialist, and the channel of the image that it saw.
+    labels, probability
+        Layers of the result; `probability` only where it was asked for.
+    result
+        The arrays behind them.
+    wanted
+        Planes that the last run was to segment.
+    """
+
+    source: Image
+    planes: Planes
+    entry: SpecialistEntry
+    channel: int | str | None
+    labels: Labels
+    result: Result
+    probability: Image | None = None
+    wanted: list[int] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        """Whether layer and result still have the shapes that they had."""
+        shape = result_shape(self.source)
+        return self.labels.data is self.result.data and self.result.data.shape == shape
+
+    def missing(self) -> list[int]:
+        """Planes that the last run did not come to."""
+        return [index for index in self.wanted if index not in self.result.kept]
+
+
+@dataclass(frozen=True)
+class PlaneShown:
+    """A plane was segmented and written into its layer."""
+
+    target: LayerResult
+    index: int
+    done: int
+    total: int
+
+
+class Segmenter(QObject):
+    """Segments layers in the background, and draws the results anew when their look changes.
+
+    Attributes
+    ----------
+    results
+        Those whose layers are in the viewer, the newest last.
+    running
+        The job, while planes are segmented.
+    changed
+        Emitted when results came, went, or are complete.
+    """
+
+    changed = Signal()
+
+    def __init__(self, state: PluginState) -> None:
+        super().__init__()
+        self.results: list[LayerResult] = []
+        self.running: Job | None = None
+        self._state = state
+        self._drawing = False
+        self._linking: Job | None = None
+        self._declined: set[LayerResult] = set()
+        self._dirty: set[LayerResult] = set()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REFRESH_MS)
+        self._timer.timeout.connect(self._refresh)
+        state.viewer.layers.events.removed.connect(self._on_removed)
+        state.viewer.dims.events.current_step.connect(self._draw_stale)
+        state.jobs.finished.connect(self._draw_stale)
+
+    def close(self) -> None:
+        """Let go of the viewer and all results."""
+        self._state.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._state.viewer.dims.events.current_step.disconnect(self._draw_stale)
+        self._timer.stop()
+        self.results.clear()
+        self._dirty.clear()
+
+    def result_for(
+        self, source: Image, channel: int | str | None, *, look: Look, probability: bool = False
+    ) -> LayerResult:
+        """The result of the current specialist on a layer; its layers are made if need be.
+
+        A result that was corrected by hand is not written over: it gets a successor.
+
+        Raises
+        ------
+        PtsamError
+            If there is no specialist, or the layer cannot be read as planes.
+        """
+        entry = self._state.current
+        if entry is None:
+            raise PtsamError("There is no specialist yet: train or load one first.")
+        planes = planes_of(source, channel)
+        for found in self.results:
+            same = found.source is source and found.entry is entry and found.channel == channel
+            if same and found.intact and not found.result.edited:
+                found.planes = planes
+                self.set_look(found, look)
+                self._add_probability(found, wanted=probability)
+                return found
+        return self._new_result(source, planes, entry, channel, look, probability)
+
+    def run(self, targets: Sequence[tuple[LayerResult, Sequence[int]]]) -> None:
+        """Segment planes of results; of several results one after the other.
+
+        Raises
+        ------
+        InputError
+            If something else runs.
+        """
+        specialist = targets[0][0].entry.specialist
+        work = [(target, index) for target, indices in targets for index in indices]
+        self.running = self._state.jobs.run(
+            "Segmenting",
+            partial(_segmented, specialist, work),
+            on_yield=self._on_plane,
+            on_return=lambda _: self._on_over(),
+            on_error=lambda _: self._on_over(),
+            on_stopped=self._on_over,
+            progress=lambda shown: (shown.done, shown.total),
+        )
+        for target, indices in targets:
+            self._declined.discard(target)
+            target.wanted = sorted({*target.missing(), *indices})
+            target.result.forget(indices)
+        self.changed.emit()
+
+    def stop(self) -> None:
+        """End the run after its current plane; what is done stays."""
+        if self.running is not None:
+            self.running.stop()
+
+    def set_look(self, target: LayerResult, look: Look) -> None:
+        """Show a result in another look."""
+        if target.result.look != look:
+            target.result.look = look
+            self._declined.discard(target)
+            self._draw_stale()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is segmented is shown in its look."""
+        return not self._drawing and not any(
+            t.result.stale() or (t.result.unfinished and t not in self._declined)
+            for t in self.results
+        )
+
+    def _new_result(
+        self,
+        source: Image,
+        planes: Planes,
+        entry: SpecialistEntry,
+        channel: int | str | None,
+        look: Look,
+        probability: bool,
+    ) -> LayerResult:
+        data = blank(result_shape(source), np.int32)
+        labels = labels_like(self._state.viewer, source, f"{entry.name}: {source.name}", data)
+        kept = KeptProbabilities(len(planes), entry.specialist.threshold)
+        geometry = Geometry(
+            [slot(labels, index) for index in range(len(planes))],
+            volumes_of(source),
+            placement_of(source).spacing,
+        )
+        # The layer may have put the array into another shape.
+        result = Result(kept, labels.data, geometry, look)
+        target = LayerResult(source, planes, entry, channel, labels, result)
+        labels.events.paint.connect(partial(self._on_painted, target))
+        self._add_probability(target, wanted=probability)
+        self.results.append(target)
+        return target
+
+    def _add_probability(self, target: LayerResult, *, wanted: bool) -> None:
+        viewer = self._state.viewer
+        if not wanted or (target.probability is not None and target.probability in viewer.layers):
+            return
+        data = blank(result_shape(target.source), np.float32)
+        name = f"{target.labels.name} probability"
+        target.probability = image_like(viewer, target.source, name, data)
+        target.probability.contrast_limits = (0, 1)
+        # Below the labels, and out of their way.
+        target.probability.visible = False
+        viewer.layers.move(
+            viewer.layers.index(target.probability), viewer.layers.index(target.labels)
+        )
+
+    def _on_plane(self, shown: PlaneShown) -> None:
+        if shown.target in self.results:
+            self._touch(shown.target, [shown.index])
+
+    def _on_over(self) -> None:
+        self.running = None
+        for target in self.results:
+            self._dirty.add(target)
+        self._refresh()
+        self._draw_stale()
+        self.changed.emit()
+
+    def _on_painted(self, target: LayerResult, event: Any) -> None:
+        planes = touched_planes(target.labels, [atom[0] for atom in event.value])
+        target.result.edited.update(planes)
+
+    def _on_removed(self, event: Any) -> None:
+        gone = [target for target in self.results if target.labels is event.value]
+        for target in gone:
+            self.results.remove(target)
+            self._dirty.discard(target)
+            if self.running is not None:
+                self.running.stop()
+        for target in self.results:
+            if target.probability is event.value:
+                target.probability = None
+        if gone:
+            self.changed.emit()
+
+    def _draw_stale(self) -> None:
+        """Have the next few planes drawn in the present look, those in view first."""
+        if self._drawing:
+            return
+        for target in self._in_view_first():
+            indices = self._stale(target)
+            if indices:
+                self._aside(target, partial(target.result.draw_some, indices))
+                return
+        if self.running is not None:
+            return  # it brings more planes
+        for target in self.results:
+            if target.result.unfinished and target not in self._declined:
+                self._finish(target)
+                return
+
+    def _in_view_first(self) -> list[LayerResult]:
+        return sorted(self.results, key=lambda target: not target.labels.visible)
+
+    def _stale(self, target: LayerResult) -> list[int]:
+        indices = target.result.stale()
+        shown = plane_index(self._state.viewer, target.labels)
+        if shown in indices:
+            return [shown]
+        return indices[:AT_ONCE]
+
+    def _aside(self, target: LayerResult, draw: Callable[[], list[int]]) -> None:
+        self._drawing = True
+
+        def drawn(indices: list[int]) -> None:
+            self._drawing = False
+            if target in self.results:
+                self._touch(target, indices)
+            self._draw_stale()
+            if not self._drawing:
+                self.changed.emit()
+
+        def failed(error: PtsamError) -> None:
+            self._drawing = False
+            show(error)
+
+        self._state.jobs.aside(draw, drawn, failed)
+
+    def _finish(self, target: LayerResult) -> None:
+        """Do what needs all planes: numbers without repetition, or objects through planes."""
+        if not target.result.look.through_planes:
+
+            def renumbered() -> list[int]:
+                target.result.renumber()
+                return target.result.done()
+
+            self._aside(target, renumbered)
+            return
+        if self._state.jobs.running is not None or self._linking is not None:
+            return  # tried again when that is over
+
+        def over(*_: object, declined: bool = False) -> None:
+            self._linking = None
+            if declined:
+                self._declined.add(target)
+            if target in self.results:
+                self._touch(target, target.result.done())
+            self._draw_stale()
+            self.changed.emit()
+
+        self._linking = self._state.jobs.run(
+            LINKING,
+            target.result.link,
+            on_yield=lambda _: None,
+            on_return=over,
+            on_error=partial(over, declined=True),
+            on_stopped=partial(over, declined=True),
+            progress=lambda share: share,
+        )
+
+    def _touch(self, target: LayerResult, indices: Sequence[int]) -> None:
+        """Show planes soon, if one of them is in view."""
+        viewer = self._state.viewer
+        shown = plane_index(viewer, target.labels)
+        if shown in indices or (indices and viewer.dims.ndisplay == 3):
+            self._dirty.add(target)
+            if not self._timer.isActive():
+                self._refresh()
+                self._timer.start()
+
+    def _refresh(self) -> None:
+        for target in self._dirty:
+            for layer in (target.labels, target.probability):
+                if layer is not None and layer in self._state.viewer.layers:
+                    layer.refresh(extent=False)
+        self._dirty.clear()
+
+
+def _segmented(
+    specialist: Any, work: Sequence[tuple[LayerResult, int]]
+) -> Generator[PlaneShown, None, None]:
+    """Segment planes as `Specialist.segment` does, and write them into their layers' arrays."""
+    for number, (target, index) in enumerate(work, start=1):
+        probability = specialist.predict(target.planes.read(index)).probability
+        if target.probability is not None:
+            target.probability.data[target.result.geometry.slots[index]] = probability
+        target.result.put(index, probability)
+        yield PlaneShown(target, index, number, len(work))
+
+
+def from_plane(indices: Sequence[int], first: int | None) -> list[int]:
+    """The planes in order, but beginning with the one in view."""
+    start = next((i for i, index in enumerate(indices) if index == first), 0)
+    return [*indices[start:], *indices[:start]]

@@ -1,0 +1,470 @@
+"""The third step: planes come in, stop and go on, and follow the sliders without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_ptsam.errors import InputError
+from napari_ptsam.objects import split_objects, without_small
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_ptsam._widgets.segment import SegmentSection
+    from napari_ptsam._widgets.state import PluginState
+    from napari_ptsam.backbones import Backbone
+    from napari_ptsam.specialist import Specialist
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*grid_sample.*")
+
+
+def make_specialist(backbone: Backbone, seed: int = 0) -> Specialist:
+    """Of random prompts; its threshold is in the middle of what it says of noise."""
+    from napari_ptsam.methods import build_method
+    from napari_ptsam.normalize import Normalization
+    from napari_ptsam.promptfile import PromptMetadata
+    from napari_ptsam.specialist import Specialist
+
+    method = build_method("ptsam", {}, backbone, seed)
+    metadata = PromptMetadata(
+        backbone_name=backbone.name,
+        backbone_identity=backbone.identity,
+        backbone_architecture=backbone.architecture,
+        method=method.name,
+        method_settings=method.settings_dict,
+        normalization=Normalization().to_dict(),
+        working_scale={"mode": "fit"},
+        class_name="disc",
+    )
+    return Specialist(method, backbone, metadata)
+
+
+@pytest.fixture
+def specialist(tiny_backbone_loaded: Backbone, discs: Any) -> Specialist:
+    made = make_specialist(tiny_backbone_loaded)
+    made.threshold = float(np.median(made.predict(discs[0]).probability))
+    return made
+
+
+@pytest.fixture
+def state(viewer: Viewer) -> Any:
+    from napari_ptsam._widgets.state import PluginState
+
+    made = PluginState(viewer)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def section(state: PluginState, specialist: Specialist, discs: Any, qtbot: Any) -> Any:
+    from napari_ptsam._widgets.segment import SegmentSection
+
+    state.viewer.add_image(
+        discs,
+        name="cells",
+        scale=(2, 0.5, 0.5),
+        translate=(10, 1, 2),
+        units=("um", "um", "um"),
+        axis_labels=("z", "y", "x"),
+    )
+    made = SegmentSection(state)
+    qtbot.addWidget(made)
+    state.add_specialist(specialist, "disc")
+    return made
+
+
+def choose(section: SegmentSection, what: str) -> None:
+    section.what.setCurrentIndex(section.what.findData(what))
+
+
+def wait_for(section: SegmentSection, qtbot: Any) -> None:
+    def over() -> bool:
+        return section._state.jobs.running is None and section.segmenter.settled
+
+    qtbot.waitUntil(over, timeout=60_000)
+
+
+def segment(section: SegmentSection, qtbot: Any, what: str = "layer") -> Any:
+    choose(section, what)
+    section.segment()
+    wait_for(section, qtbot)
+    return section.adjust.target
+
+
+def expected(specialist: Specialist, discs: Any) -> Any:
+    return np.stack([specialist.predict(plane).mask for plane in discs])
+
+
+def test_a_layer_is_segmented_as_the_library_does_and_lies_on_its_image(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    section.probability.setChecked(True)
+    target = segment(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+    probability = np.stack([specialist.predict(plane).probability for plane in discs])
+    np.testing.assert_array_equal(target.probability.data, probability)
+    for layer in (target.labels, target.probability):
+        for name in ("scale", "translate"):
+            np.testing.assert_array_equal(getattr(layer, name), getattr(target.source, name))
+        assert (layer.units, layer.axis_labels) == (
+            target.source.units,
+            target.source.axis_labels,
+        )
+    assert target.labels.name == "disc: cells"
+
+
+def test_the_plane_in_view_alone_is_segmented_and_more_join_its_layer(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    from napari_ptsam._widgets.layers import go_to_plane
+
+    viewer, image = section._state.viewer, section.image.layer
+    go_to_plane(viewer, image, 4)
+    first = segment(section, qtbot, "plane")
+    assert first.result.done() == [4]
+    go_to_plane(viewer, image, 1)
+    assert segment(section, qtbot, "plane") is first
+    masks = expected(specialist, discs)
+    masks[[0, 2, 3, 5]] = False
+    np.testing.assert_array_equal(first.labels.data > 0, masks)
+    assert not section.resume_button.isVisibleTo(section)
+
+
+def test_all_selected_layers_are_segmented(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    viewer = section._state.viewer
+    other = viewer.add_image(discs[:2, :50], name="other")
+    viewer.layers.selection = {other, viewer.layers["cells"]}
+    segment(section, qtbot, "selected")
+    assert [t.source.name for t in section.segmenter.results] == ["cells", "other"]
+    for target in section.segmenter.results:
+        np.testing.assert_array_equal(
+            target.labels.data > 0, expected(specialist, target.source.data)
+        )
+
+
+def test_stop_keeps_what_is_done_and_resume_goes_on(
+    section: SegmentSection,
+    specialist: Specialist,
+    discs: Any,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    predict = type(specialist).predict
+
+    def counted(self: Specialist, image: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            section.segmenter.running.stop()
+        return predict(self, image)
+
+    monkeypatch.setattr(type(specialist), "predict", counted)
+    target = segment(section, qtbot)
+    # napari shows the plane in the middle first, and so does the run.
+    assert target.result.done() == [2, 3, 4]
+    assert target.missing() == [0, 1, 5]
+    assert section.resume_button.isVisibleTo(section)
+    assert "3 left" in section.resume_button.text()
+    section.resume()
+    wait_for(section, qtbot)
+    assert len(calls) == 6
+    monkeypatch.undo()
+    np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+    assert not section.resume_button.isVisibleTo(section)
+
+
+def test_threshold_and_size_change_the_result_without_the_network(
+    section: SegmentSection,
+    specialist: Specialist,
+    discs: Any,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = segment(section, qtbot)
+    probability = np.stack([specialist.predict(plane).probability for plane in discs])
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr(type(specialist), "predict", never)
+    own = section.adjust.threshold.value()
+    for percent in (own + 1, own - 1, own):
+        section.adjust.threshold.setValue(percent)
+        wait_for(section, qtbot)
+        wanted = specialist.threshold if percent == own else percent / 100
+        np.testing.assert_array_equal(target.labels.data > 0, probability >= wanted)
+    section.adjust.minimum_size.setValue(40)
+    wait_for(section, qtbot)
+    kept = np.stack([without_small(p >= specialist.threshold, 40) for p in probability])
+    np.testing.assert_array_equal(target.labels.data > 0, kept)
+
+
+def test_objects_get_numbers_that_no_other_plane_has(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    target = segment(section, qtbot)
+    section.adjust.numbered.setChecked(True)
+    wait_for(section, qtbot)
+    masks = expected(specialist, discs)
+    first = 0
+    for plane, mask in zip(target.labels.data, masks, strict=True):
+        wanted = split_objects(mask)
+        np.testing.assert_array_equal(plane, np.where(wanted > 0, wanted + first, 0))
+        first += wanted.max()
+    section.adjust.numbered.setChecked(False)
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data, masks)
+
+
+def test_objects_through_planes_have_one_number(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    target = segment(section, qtbot)
+    section.adjust.numbered.setChecked(True)
+    section.adjust.through.setCurrentIndex(1)
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data, split_objects(expected(specialist, discs)))
+
+
+def test_planes_corrected_by_hand_are_left_as_they_are(
+    section: SegmentSection, discs: Any, qtbot: Any
+) -> None:
+    target = segment(section, qtbot)
+    section._state.viewer.dims.set_point(0, 10 + 2 * 2)
+    target.labels.data_setitem((np.array([2]), np.array([5]), np.array([6])), 7)
+    by_hand = target.labels.data[2].copy()
+    assert target.result.edited == {2}
+    before = target.labels.data[3].copy()
+    section.adjust.threshold.setValue(section.adjust.threshold.value() + 2)
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data[2], by_hand)
+    assert (target.labels.data[3] != before).any()
+    assert "planes 2" in section.adjust.note.text()
+    # Another run does not write over it either.
+    assert segment(section, qtbot) is not target
+    np.testing.assert_array_equal(target.labels.data[2], by_hand)
+
+
+def test_a_table_of_objects_goes_to_the_features_and_to_a_file(
+    section: SegmentSection, qtbot: Any, tmp_path: Path
+) -> None:
+    target = segment(section, qtbot)
+    assert not section.adjust.csv_button.isEnabled()
+    section.adjust.measure()
+    wait_for(section, qtbot)
+    qtbot.waitUntil(lambda: section.adjust.table is not None)
+    features = target.labels.features
+    assert len(features) == target.labels.data.max() > 0
+    label = int(features["index"].iloc[0])
+    pixels = np.argwhere(target.labels.data == label)
+    row = features.iloc[0]
+    assert row["plane"] == pixels[0, 0]
+    assert row["pixels"] == len(pixels)
+    assert row["area (µm²)"] == pytest.approx(len(pixels) * 0.25)
+    assert row["centroid_y (µm)"] == pytest.approx(pixels[:, 1].mean() * 0.5 + 1)
+    section.adjust.save_table(tmp_path / "objects.csv")
+    qtbot.waitUntil((tmp_path / "objects.csv").exists)
+    assert len((tmp_path / "objects.csv").read_text("utf-8-sig").splitlines()) == 1 + len(features)
+    section.adjust.threshold.setValue(section.adjust.threshold.value() + 3)
+    assert not section.adjust.csv_button.isEnabled()
+
+
+def test_a_folder_is_segmented_stopped_and_gone_on_with(
+    section: SegmentSection,
+    specialist: Specialist,
+    discs: Any,
+    qtbot: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", discs[:1])
+    tifffile.imwrite(
+        tmp_path / "in" / "b.tif", discs[1:4], photometric="minisblack", metadata={"axes": "ZYX"}
+    )
+    tifffile.imwrite(tmp_path / "in" / "c.tif", discs[4], photometric="minisblack")
+    choose(section, "folder")
+    assert "folder of images" in section.note.text()
+    section.folders.source_edit.setText(str(tmp_path / "in"))
+    section.folders.target_edit.setText(str(tmp_path / "out"))
+    predict, calls = type(specialist).predict, []
+
+    def counted(self: Specialist, image: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            section.stop()
+        return predict(self, image)
+
+    monkeypatch.setattr(type(specialist), "predict", counted)
+    section.segment()
+    wait_for(section, qtbot)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif"]
+    assert "1 of 5" in section.note.text()
+    section.resume()
+    wait_for(section, qtbot)
+    assert len(calls) == 3 + 4
+    monkeypatch.undo()
+    masks = expected(specialist, discs)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "b.tif") > 0, masks[1:4])
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "c.tif") > 0, masks[4])
+
+
+def test_what_cannot_be_done_yet_says_why(state: PluginState, qtbot: Any, specialist: Any) -> None:
+    from napari_ptsam._widgets.segment import SegmentSection
+
+    section = SegmentSection(state)
+    qtbot.addWidget(section)
+    assert "Train a specialist first" in section.note.text()
+    assert not section.segment_button.isEnabled()
+    state.add_specialist(specialist, "disc")
+    assert "Open an image" in section.note.text()
+    state.viewer.add_image(np.zeros((3, 20, 20), np.uint8))
+    choose(section, "layer")
+    assert section.note.text() == ""
+    assert section.segment_button.isEnabled()
+    choose(section, "plane")
+    state.viewer.dims.ndisplay = 3
+    assert "single plane" in section.note.text()
+    choose(section, "selected")
+    state.viewer.layers.selection.clear()
+    assert "Select" in section.note.text()
+
+
+def test_removing_the_result_layer_stops_the_run_and_nothing_else(
+    section: SegmentSection, discs: Any, qtbot: Any, specialist: Any, monkeypatch: Any
+) -> None:
+    viewer = section._state.viewer
+    choose(section, "layer")
+    section.segment()
+    viewer.layers.remove("disc: cells")
+    wait_for(section, qtbot)
+    assert section.segmenter.results == []
+    assert section.segment_button.isEnabled()
+    # Without its image a run goes on: the pixels are still there.
+    section.segment()
+    target = section.adjust.target
+    viewer.layers.remove("cells")
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+
+
+def test_an_error_in_the_network_keeps_what_is_done(
+    section: SegmentSection, qtbot: Any, specialist: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, calls = type(specialist).predict, []
+
+    def fails(self: Specialist, image: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise InputError("The network is tired.")
+        return predict(self, image)
+
+    monkeypatch.setattr(type(specialist), "predict", fails)
+    target = segment(section, qtbot)
+    assert target.result.done() == [2, 3]
+    assert section.segment_button.isEnabled()
+    section.resume()
+    wait_for(section, qtbot)
+    assert target.missing() == []
+
+
+# The same in a terminal.
+
+
+@pytest.fixture
+def from_file(
+    state: PluginState, tiny_backbone: Path, discs: Any, tmp_path: Path, qtbot: Any
+) -> Callable[[Path], SegmentSection]:
+    from napari_ptsam._widgets.segment import SegmentSection
+    from napari_ptsam.backbones import load_backbone
+
+    specialist = make_specialist(load_backbone(tiny_backbone))
+    specialist.threshold = float(np.median(specialist.predict(discs[0]).probability))
+    path = specialist.save(tmp_path / "disc")
+
+    def opened(image: Path) -> SegmentSection:
+        state.viewer.open(image, plugin="napari")
+        section = SegmentSection(state)
+        qtbot.addWidget(section)
+        state.add_specialist(specialist, "disc", path)
+        return section
+
+    return opened
+
+
+def copied(section: SegmentSection, qtbot: Any) -> str:
+    from qtpy.QtWidgets import QApplication
+
+    section.copy_note.setText("")
+    section.copy_command()
+    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
+    assert section.copy_note.text().startswith("Copied"), section.copy_note.text()
+    return str(QApplication.clipboard().text())
+
+
+def test_the_copied_command_gives_the_same_mask_bit_for_bit(
+    from_file: Any, discs: Any, qtbot: Any, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    import shlex
+
+    from napari_ptsam.cli import main
+
+    tifffile.imwrite(
+        tmp_path / "my cells.tif", discs, photometric="minisblack", metadata={"axes": "ZYX"}
+    )
+    section = from_file(tmp_path / "my cells.tif")
+    target = segment(section, qtbot)
+    section.adjust.threshold.setValue(section.adjust.threshold.value() - 1)
+    section.adjust.minimum_size.setValue(30)
+    wait_for(section, qtbot)
+    words = shlex.split(copied(section, qtbot))
+    assert words[:2] == ["napari-ptsam", "segment"]
+    assert words[words.index("--backbone") + 1] == "tiny"
+    assert "--backbone" in section.copy_note.text().splitlines()[-1]
+    words[words.index("--backbone") + 1] = str(tiny_backbone)
+    assert main(words[1:]) == 0
+    written = tifffile.imread(tmp_path / "my cells_segmented.tif")
+    np.testing.assert_array_equal(written, target.labels.data)
+
+
+def test_a_command_for_one_channel_of_a_file_names_the_channel(
+    from_file: Any, discs: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    both = np.stack([discs, 255 - discs], axis=1)
+    tifffile.imwrite(tmp_path / "two.ome.tif", both, metadata={"axes": "ZCYX"})
+    section = from_file(tmp_path / "two.ome.tif")
+    (layer,) = section._state.viewer.layers
+    # As viewers show it: each channel a layer of the same file.
+    layer.data = both[:, 1]
+    target = segment(section, qtbot)
+    assert len(target.planes) == 6
+    assert "--channel 1" in copied(section, qtbot)
+
+
+def test_there_is_no_command_for_what_is_in_no_file(
+    section: SegmentSection, specialist: Specialist, qtbot: Any, tmp_path: Path
+) -> None:
+    segment(section, qtbot)
+    section.copy_command()
+    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
+    assert "does not come from a file" in section.copy_note.text()
+
+
+def test_there_is_no_command_for_a_layer_that_was_changed(
+    from_file: Any, discs: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", discs, photometric="minisblack", metadata={"axes": "ZYX"})
+    section = from_file(tmp_path / "a.tif")
+    section._state.viewer.layers[0].data = 255 - discs
+    segment(section, qtbot)
+    section.copy_command()
+    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
+    assert "does not show what is in its file" in section.copy_note.text()
