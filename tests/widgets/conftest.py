@@ -22,6 +22,7 @@ if missing:
     collect_ignore_glob = ["test_*.py"]
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.viewer import Viewer
 
     from napari_ptsam.backbones import Backbone
@@ -57,6 +58,14 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def viewer(make_napari_viewer: Callable[..., Viewer]) -> Viewer:
     """A viewer without layers, not shown."""
     return make_napari_viewer()
+
+
+@pytest.fixture
+def windowless() -> ViewerModel:
+    """What a viewer is without its window; much quicker to make."""
+    from napari.components import ViewerModel
+
+    return ViewerModel()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ class Annotations:
 
     def declared_empty(self) -> list[int]:
         """Planes that were declared to hold no object, ascending."""
-        return sorted(self._empty)
+        return sorted(self._empty.difference(self._painted.painted))
 
     def annotated(self) -> list[int]:
         """Planes that are painted or declared empty, ascending."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_ptsam._widgets.layers import Slot, data_shape, full_data, leading_axes, slot
 
@@ -49,6 +50,7 @@ class PaintedPlanes:
         self._layer: Labels | None = None
         self._painted: set[int] = set()
         self._touched: set[int] = set()
+        self._pending: set[int] = set()
         self._fresh: set[int] = set()
         self._scan: Job | None = None
         self._again = False
@@ -62,6 +64,7 @@ class PaintedPlanes:
     @property
     def painted(self) -> list[int]:
         """Planes with any paint, ascending."""
+        self._look_at_pending()
         return sorted(self._painted)
 
     @property
@@ -76,6 +79,7 @@ class PaintedPlanes:
                 event.disconnect(receiver)
         self._layer = layer
         self._touched.clear()
+        self._pending.clear()
         if layer is not None:
             self._point = tuple(self._viewer.dims.point)
             for event, receiver in self._connections(layer):
@@ -106,10 +110,17 @@ class PaintedPlanes:
         rows, columns = data_shape(self._layer)[-2:]
         size = rows * columns * np.dtype(self._layer.data.dtype).itemsize
         if len(indices) * size <= AT_ONCE or len(indices) == 1:
-            self.look(indices)
+            # napari tells of some edits just before it writes them.
+            self._pending.update(indices)
+            QTimer.singleShot(0, self._look_at_pending)
         else:
             self._scan_planes(indices)
         self.edited.emit(indices)
+
+    def _look_at_pending(self) -> None:
+        pending, self._pending = self._pending, set()
+        if pending:
+            self.look(pending)
 
     def _on_refresh(self) -> None:
         """Undo and changes by code show as a refresh that no slider caused."""
