@@ -1,0 +1,172 @@
+"""What is shown of a training while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_ptsam._widgets.words import duration, size
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_ptsam._widgets.curve import Curve
+    from napari_ptsam._widgets.training import Progress
+
+Downloaded = Callable[[], tuple[int, int | None] | None]
+
+PHASES = {
+    "load": "Getting the model ready",
+    "embed": "Looking at your planes",
+    "train": "Learning",
+    "refit": "Learning from all planes",
+}
+
+
+class RunPanel(QWidget):
+    """Progress bar, time left, pause and stop, and the curve.
+
+    Parameters
+    ----------
+    viewer
+        napari's.
+
+    Attributes
+    ----------
+    curve
+        Made with the first training; None before.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.curve: Curve | None = None
+        self._downloaded: Downloaded = lambda: None
+        self._clock = _Clock()
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(14)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.pause = QPushButton()
+        self.pause.setToolTip("Hold the training, for instance to use the computer otherwise.")
+        self.stop = QPushButton("Stop")
+        self.stop.setToolTip("End the training now and keep the best specialist so far.")
+        self._buttons = QWidget()
+        row = QHBoxLayout(self._buttons)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.pause)
+        row.addWidget(self.stop)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.bar, self.status, self._buttons):
+            self._layout.addWidget(widget)
+        self._poll = QTimer(self)
+        self._poll.setInterval(500)
+        self._poll.timeout.connect(self._show_download)
+        self.setVisible(False)
+
+    def begin(self, downloaded: Downloaded) -> None:
+        """A training begins; `downloaded` tells of a download, if there is one."""
+        if self.curve is None:
+            # Here and not before: plotting takes a moment to load.
+            from napari_ptsam._widgets.curve import Curve
+
+            self.curve = Curve(self._viewer)
+            self._layout.addWidget(self.curve)
+        self.curve.clear_points()
+        self._downloaded = downloaded
+        self._clock = _Clock()
+        self.bar.setRange(0, 0)
+        self.status.setText(f"{PHASES['load']} ...")
+        self.say_paused(False)
+        self.pause.setEnabled(True)
+        self.stop.setEnabled(True)
+        for widget in (self.bar, self.status, self._buttons):
+            widget.setVisible(True)
+        self.setVisible(True)
+        self._poll.start()
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far it is."""
+        if progress.note:
+            self.status.setText(progress.note)
+        if not progress.steps:
+            return
+        self._poll.stop()
+        self.bar.setRange(0, progress.steps)
+        self.bar.setValue(progress.step)
+        if self.curve is not None and (progress.losses or progress.dice):
+            self.curve.add(progress.losses, progress.dice)
+        if self.stop.isEnabled():
+            left = self._clock.left(progress.phase, progress.step, progress.steps)
+            text = f"{PHASES[progress.phase]}: {progress.step} of {progress.steps}"
+            self.status.setText(text if left is None else f"{text}, {duration(left)} left")
+
+    def say_paused(self, paused: bool) -> None:
+        """Show whether it is held."""
+        self.pause.setText("Go on" if paused else "Pause")
+        self._clock.hold(paused)
+
+    def say_stopping(self) -> None:
+        """Show that it will end."""
+        self.status.setText("Stopping ...")
+        self.pause.setEnabled(False)
+        self.stop.setEnabled(False)
+
+    def end(self) -> None:
+        """It is over: the curve stays."""
+        self._poll.stop()
+        for widget in (self.bar, self.status, self._buttons):
+            widget.setVisible(False)
+        self.setVisible(self.curve is not None and bool(self.curve.losses[0]))
+
+    def release(self) -> None:
+        """Listen to the viewer no longer."""
+        if self.curve is not None:
+            self.curve.release()
+
+    def _show_download(self) -> None:
+        found = self._downloaded()
+        if found is None:
+            return
+        done, total = found
+        text = f"Downloading the model: {size(done)}"
+        self.status.setText(text if total is None else f"{text} of {size(total)}")
+        if total:
+            self.bar.setRange(0, 1000)
+            self.bar.setValue(round(1000 * done / total))
+
+
+class _Clock:
+    """How long the steps of a phase take."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._now = clock
+        self._phase = ""
+        self._started: tuple[float, int] = (0.0, 0)
+        self._held_at: float | None = None
+
+    def hold(self, paused: bool) -> None:
+        """Time that is paused does not count."""
+        if paused:
+            self._held_at = self._now()
+        elif self._held_at is not None:
+            since, step = self._started
+            self._started = since + self._now() - self._held_at, step
+            self._held_at = None
+
+    def left(self, phase: str, step: int, steps: int) -> float | None:
+        """Seconds to the end of the phase; None while that is unclear."""
+        if phase != self._phase:
+            self._phase, self._started = phase, (self._now(), step)
+            return None
+        since, first = self._started
+        passed = self._now() - since
+        if step <= first or passed < 1:
+            return None
+        return passed / (step - first) * (steps - step)

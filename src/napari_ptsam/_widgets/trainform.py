@@ -1,0 +1,221 @@
+"""What a user can choose about a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLineEdit,
+    QRadioButton,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_ptsam._widgets.training import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_ptsam.specialist import Specialist
+
+PRESETS = {
+    "quick": "Quick (150 steps)",
+    "standard": "Longer (500 steps, twice)",
+    "paper": "As published (20,000 steps)",
+}
+PRESET_TIPS = (
+    "Good for a first look, and often good enough.",
+    "Takes longer, and in the end learns from all annotated planes.",
+    "The published method, step by step. Takes hours; no planes are kept out, so that no Dice "
+    "to expect is told.",
+)
+DEVICES = {"auto": "Automatic", "cpu": "Processor", "cuda": "Graphics card", "mps": "Apple GPU"}
+OWN_FILE = "A file of your own ..."
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """A line of the list of models."""
+
+    name: str
+    title: str
+    tip: str
+
+
+EMBEDDED = BackboneChoice("embedded", "Small SAM (in this plugin)", "Needs no download.")
+
+
+def list_choices() -> list[BackboneChoice]:
+    """The models that are known by name; imports torch, so not for the GUI thread."""
+    from napari_ptsam.backbones import list_backbones
+    from napari_ptsam.backbones.download import local_file
+
+    choices = []
+    for spec in list_backbones():
+        there = local_file(spec).is_file()
+        tip = f"{spec.title}. {spec.description} Licence: {spec.licence}."
+        title = EMBEDDED.title if spec.name == EMBEDDED.name else spec.title
+        choices.append(BackboneChoice(spec.name, title if there else f"{title} (download)", tip))
+    return choices
+
+
+class TrainForm(QWidget):
+    """The controls.
+
+    Attributes
+    ----------
+    changed
+        Emitted when the user changed something.
+    """
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._make_controls()
+        self._lay_out()
+        for combo in (self.backbone, self.preset, self.device):
+            combo.currentIndexChanged.connect(self.changed)
+        self.backbone.activated.connect(self._on_backbone)
+        self.modes.buttonToggled.connect(self._on_mode)
+        self.advanced.toggled.connect(self._on_advanced)
+        self._on_advanced(False)
+
+    def _make_controls(self) -> None:
+        self.class_name = QLineEdit("object")
+        self.class_name.setMaxLength(60)
+        self.class_name.setToolTip("What you painted, such as nucleus. Names the specialist.")
+        self.backbone = _combo("The model that is taught. It is not changed by training.")
+        self.set_choices([EMBEDDED])
+        self.fast = QRadioButton("Fast (2,048 numbers)")
+        self.fast.setToolTip(
+            "Teaches the part of the model that draws masks. The images are looked at once, "
+            "after that training takes seconds, and so does training again."
+        )
+        self.thorough = QRadioButton("Thorough (also the image encoder, slower)")
+        self.thorough.setToolTip(
+            "Also teaches the part that looks at the images. Better where these look unlike "
+            "photographs and common micrographs. Each step looks at the images anew."
+        )
+        self.fast.setChecked(True)
+        self.modes = QButtonGroup(self)
+        self.modes.addButton(self.fast)
+        self.modes.addButton(self.thorough)
+        self.advanced = QToolButton()
+        self.advanced.setText("Advanced")
+        self.advanced.setCheckable(True)
+        self.advanced.setAutoRaise(True)
+        self.advanced.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.advanced.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.preset = _combo("How long to train.")
+        for (name, text), tip in zip(PRESETS.items(), PRESET_TIPS, strict=True):
+            self.preset.addItem(text, name)
+            self.preset.setItemData(self.preset.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.device = _combo("What to compute on.")
+        for name, text in DEVICES.items():
+            self.device.addItem(text, name)
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setToolTip(
+            "Decides all that is random. The same seed, planes and settings give the same "
+            "specialist."
+        )
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Object", self.class_name)
+        form.addRow("Model", self.backbone)
+        self.more = QWidget()
+        more = QFormLayout(self.more)
+        more.setContentsMargins(12, 0, 0, 0)
+        more.addRow("Length", self.preset)
+        more.addRow("Compute on", self.device)
+        more.addRow("Seed", self.seed)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        for widget in (self.fast, self.thorough, self.advanced, self.more):
+            layout.addWidget(widget)
+
+    def set_choices(self, choices: list[BackboneChoice]) -> None:
+        """Offer these models; the chosen one stays."""
+        chosen = self.backbone.currentData() or EMBEDDED.name
+        with QSignalBlocker(self.backbone):
+            self.backbone.clear()
+            for choice in choices:
+                self.backbone.addItem(choice.title, choice.name)
+                tip = Qt.ItemDataRole.ToolTipRole
+                self.backbone.setItemData(self.backbone.count() - 1, choice.tip, tip)
+            self.backbone.addItem(OWN_FILE, None)
+            self._last = max(self.backbone.findData(chosen), 0)
+            self.backbone.setCurrentIndex(self._last)
+
+    def add_file(self, path: Path) -> None:
+        """Offer the checkpoint file of a SAM, and choose it."""
+        place = self.backbone.count() - 1
+        self.backbone.insertItem(place, path.name, str(path))
+        self._last = place
+        self.backbone.setCurrentIndex(place)
+
+    def request(self, examples: Mapping[str, Any], start: Specialist | None = None) -> Request:
+        """What is asked for.
+
+        Parameters
+        ----------
+        examples
+            What to learn from.
+        start
+            A specialist to go on from. Its model and mode are used again.
+        """
+        name = self.class_name.text().strip() or "object"
+        return Request(
+            examples=examples,
+            backbone=self.backbone.currentData() or EMBEDDED.name,
+            device=self.device.currentData(),
+            encoder_prompts=start is None and self.thorough.isChecked(),
+            preset=self.preset.currentData(),
+            seed=self.seed.value(),
+            class_name=name,
+            start_from=start,
+        )
+
+    def _on_mode(self, _: QRadioButton, checked: bool) -> None:
+        if checked:
+            self.changed.emit()
+
+    def _on_backbone(self, index: int) -> None:
+        if index < self.backbone.count() - 1:
+            self._last = index
+            return
+        self.backbone.setCurrentIndex(self._last)
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Checkpoint of a SAM", "", "SAM weights (*.pth *.pt *.safetensors)"
+        )
+        if name:
+            self.add_file(Path(name))
+
+    def _on_advanced(self, opened: bool) -> None:
+        self.more.setVisible(opened)
+        arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
+        self.advanced.setArrowType(arrow)
+
+
+def _combo(tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setToolTip(tip)
+    # Long titles must not widen the dock.
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
