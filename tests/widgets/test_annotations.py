@@ -7,8 +7,8 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from napari.layers import Labels
 from napari.components import ViewerModel
+from napari.layers import Labels
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 

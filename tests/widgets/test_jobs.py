@@ -195,9 +195,7 @@ def test_nothing_of_a_run_stays_in_memory(jobs: Jobs, qtbot: QtBot, how: str) ->
             raise RuntimeError("no more")
 
     with qtbot.waitSignal(jobs.finished, timeout=3000):
-        job = jobs.run(
-            "Run", run, on_yield=nothing, on_return=nothing, on_error=errors.append
-        )
+        job = jobs.run("Run", run, on_yield=nothing, on_return=nothing, on_error=errors.append)
         if how == "stop":
             qtbot.wait(20)
             job.stop()

@@ -8,8 +8,8 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from napari.layers import Image
 from napari.components import ViewerModel
+from napari.layers import Image
 
 from napari_ptsam._widgets.layers import (
     axes_of,
@@ -99,7 +99,9 @@ def test_the_pixel_size_of_the_layer_goes_with_the_planes() -> None:
     assert part.scale == {"Z": (2.0, "µm"), "Y": (0.5, "µm"), "X": (0.25, "µm")}
 
 
-def test_plane_in_view_is_found_and_gone_to_under_scale_and_translate(windowless: ViewerModel) -> None:
+def test_plane_in_view_is_found_and_gone_to_under_scale_and_translate(
+    windowless: ViewerModel,
+) -> None:
     layer = windowless.add_image(
         np.zeros((3, 5, 8, 9)), scale=(2, 0.7, 1, 1), translate=(10, -3, 0, 0)
     )
@@ -109,7 +111,9 @@ def test_plane_in_view_is_found_and_gone_to_under_scale_and_translate(windowless
     assert plane_name(layer, 7) == "T 1, Z 2"
 
 
-def test_no_plane_is_in_view_in_3d_with_rolled_axes_or_beyond_the_layer(windowless: ViewerModel) -> None:
+def test_no_plane_is_in_view_in_3d_with_rolled_axes_or_beyond_the_layer(
+    windowless: ViewerModel,
+) -> None:
     layer = windowless.add_image(np.zeros((5, 8, 9)))
     windowless.add_image(np.zeros((20, 8, 9)))
     windowless.dims.set_point(0, 12)
