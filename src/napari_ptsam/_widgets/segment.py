@@ -60,7 +60,7 @@ class SegmentSection(QWidget):
         What the sections share.
     """
 
-    title = "3  Segment"
+    title = "Segment"
 
     def __init__(self, state: PluginState) -> None:
         super().__init__()
@@ -149,14 +149,14 @@ class SegmentSection(QWidget):
         state.jobs.started.connect(self.refresh)
         state.jobs.finished.connect(self.refresh)
         state.jobs.progressed.connect(self._on_progress)
-        self.destroyed.connect(partial(SegmentSection.close_down, self.segmenter, self._signals))
+        state.closing.connect(self._let_go)
 
-    @staticmethod
-    def close_down(segmenter: Segmenter, signals: list[tuple[Any, Any]]) -> None:
-        """Let go of the viewer and of all results."""
-        for signal, slot in signals:
+    def _let_go(self) -> None:
+        """Listen to the viewer no longer, and keep no results."""
+        for signal, slot in self._signals:
             signal.disconnect(slot)
-        segmenter.close()
+        self.image.release()
+        self.segmenter.close()
 
     # What is to be done
 
