@@ -170,6 +170,7 @@ class Specialist:
         start_from: Specialist | None = None,
         preset: str = "standard",
         steps: int | None = None,
+        batch_size: int | None = None,
         seed: int = 0,
         device: str = "auto",
         scale: float | Literal["auto", "fit"] = "auto",
@@ -205,6 +206,8 @@ class Specialist:
             ``quick``, ``standard`` or ``paper``.
         steps
             Instead of the preset's number of steps.
+        batch_size
+            Instead of two images in each step; one takes less memory.
         scale
             Model pixels per image pixel, ``fit`` for whole images, ``auto`` to choose from
             the size of the annotated objects.
@@ -243,6 +246,7 @@ class Specialist:
             scale = scale if scale != "auto" else start_from.scaling.factor or "fit"
         plan = training_plan(preset, encoder_prompts=encoder_prompts, seed=seed, steps=steps)
         plan = plan if start_from is None else continued(plan)
+        plan = plan if batch_size is None else replace(plan, batch_size=batch_size)
         examples, fitted = load_examples(
             open_planes(images, axes=axes, channel=channel),
             open_planes(masks),

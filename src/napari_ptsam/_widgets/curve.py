@@ -51,11 +51,8 @@ class Curve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self.setMouseEnabled(False, False)
         self.hideButtons()
         item = self.getPlotItem()
-        self._legend = item.addLegend(offset=(-4, 4), labelTextSize="9pt")
-        self._loss_line = item.plot(name="loss")
-        self._dice_line = item.plot(name="Dice, kept-out planes", symbol="o", symbolSize=5)
-        item.setLabel("bottom", "step")
-        item.setYRange(0, 1, padding=0.02)
+        self._loss_line = item.plot()
+        self._dice_line = item.plot(symbol="o", symbolSize=5)
         item.getAxis("bottom").enableAutoSIPrefix(False)
         self.apply_theme()
         viewer.events.theme.connect(self.apply_theme)
@@ -86,15 +83,19 @@ class Curve(pyqtgraph.PlotWidget):  # type: ignore[misc]
             axis = self.getPlotItem().getAxis(name)
             axis.setPen(theme.secondary.as_hex())
             axis.setTextPen(text)
-        self._legend.setLabelTextColor(text)
-        for _, label in self._legend.items:
-            label.setText(label.text, color=text)
         dark = sum(theme.background.as_rgb_tuple()[:3]) < 3 * 128
         loss, dice = theme.icon.as_hex(), DICE_ON_DARK if dark else DICE_ON_LIGHT
         self._loss_line.setPen(pyqtgraph.mkPen(loss, width=1.5))
         self._dice_line.setPen(pyqtgraph.mkPen(dice, width=2))
         self._dice_line.setSymbolBrush(dice)
         self._dice_line.setSymbolPen(dice)
+        # In place of a legend, which would cover some of the curves.
+        self.getPlotItem().setTitle(
+            f'<span style="color: {loss}">loss</span> and '
+            f'<span style="color: {dice}">Dice of kept-out planes</span>, by step',
+            color=text,
+            size="9pt",
+        )
 
     def release(self) -> None:
         """Listen to the viewer no longer."""
@@ -104,7 +105,7 @@ class Curve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self._loss_line.setData(*self.losses)
         self._dice_line.setData(*self.dice)
         highest = max((1.0, *_some(self.losses[1])))
-        self.getPlotItem().setYRange(0, highest, padding=0.02)
+        self.getPlotItem().setYRange(0, highest, padding=0.05)
 
 
 def _some(values: Iterable[float]) -> list[float]:

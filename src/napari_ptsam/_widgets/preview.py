@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_ptsam._widgets.layers import RESULT_MARK, data_shape, full_data, labels_like, slot
+from napari_ptsam._widgets.layers import (
+    RESULT_MARK,
+    blank,
+    data_shape,
+    full_data,
+    labels_like,
+    result_shape,
+    slot,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -25,6 +34,7 @@ SHORTEST = 0.25
 """Seconds between two previews, at least."""
 
 NAME = "preview"
+COLOUR = "cyan"
 
 Look = Callable[[NDArray[Any]], Any]
 
@@ -152,8 +162,12 @@ class PreviewLayer:
             return None
         selection = set(self._viewer.layers.selection)
         active = self._viewer.layers.selection.active
-        self._layer = layer = labels_like(self._viewer, image, NAME)
+        # In 8 bits: napari looks up a colour for every value that the type can hold.
+        data = blank(result_shape(image), np.uint8)
+        self._layer = layer = labels_like(self._viewer, image, NAME, data)
         layer.metadata[RESULT_MARK] = NAME
+        # Unlike the colours of painted labels.
+        layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: COLOUR})
         layer.opacity = 0.5
         layer.editable = False
         # The brush stays on the layer that the user paints on.

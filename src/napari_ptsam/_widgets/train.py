@@ -36,7 +36,7 @@ _DEVICES = {"cpu": "on this computer's processor", "cuda": "on the graphics card
 class TrainSection(QWidget):
     """Train a specialist, and watch it learn."""
 
-    title = "2  Train"
+    title = "Train"
 
     def __init__(self, state: PluginState) -> None:
         super().__init__()
@@ -271,10 +271,10 @@ def expected_text(expected: Expected) -> str:
         how_much = f" ({size(expected.download)})" if expected.download else ""
         return f"The model is downloaded first{how_much}; it is kept for later."
     where = _DEVICES.get(expected.device, "on this computer")
-    text = f"Takes up to {duration(expected.estimate.seconds)} {where}"
+    text = f"Takes up to {duration(expected.estimate.seconds)}"
     if expected.estimate.memory is not None:
-        text += f" and {size(expected.estimate.memory)} of its memory"
-    return f"{text}."
+        text += f" and {size(expected.estimate.memory)} of memory"
+    return f"{text} {where}."
 
 
 def result_text(record: dict[str, Any]) -> str:

@@ -82,6 +82,7 @@ class TrainForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._files: list[Path] = []
         self._make_controls()
         self._lay_out()
         for combo in (self.backbone, self.preset, self.device):
@@ -102,7 +103,7 @@ class TrainForm(QWidget):
             "Teaches the part of the model that draws masks. The images are looked at once, "
             "after that training takes seconds, and so does training again."
         )
-        self.thorough = QRadioButton("Thorough (also the image encoder, slower)")
+        self.thorough = QRadioButton("Thorough (image encoder too, slower)")
         self.thorough.setToolTip(
             "Also teaches the part that looks at the images. Better where these look unlike "
             "photographs and common micrographs. Each step looks at the images anew."
@@ -157,12 +158,15 @@ class TrainForm(QWidget):
                 self.backbone.addItem(choice.title, choice.name)
                 tip = Qt.ItemDataRole.ToolTipRole
                 self.backbone.setItemData(self.backbone.count() - 1, choice.tip, tip)
+            for path in self._files:
+                self.backbone.addItem(path.name, str(path))
             self.backbone.addItem(OWN_FILE, None)
             self._last = max(self.backbone.findData(chosen), 0)
             self.backbone.setCurrentIndex(self._last)
 
     def add_file(self, path: Path) -> None:
         """Offer the checkpoint file of a SAM, and choose it."""
+        self._files.append(path)
         place = self.backbone.count() - 1
         self.backbone.insertItem(place, path.name, str(path))
         self._last = place
