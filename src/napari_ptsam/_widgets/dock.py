@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.annotate import AnnotateSection
 from napari_ptsam._widgets.keys import bind_keys
+from napari_ptsam._widgets.segment import SegmentSection
+from napari_ptsam._widgets.specialists import SpecialistsSection
 from napari_ptsam._widgets.state import PluginState
-from napari_ptsam.errors import PtsamError
+from napari_ptsam._widgets.train import TrainSection
 
 if TYPE_CHECKING:
     import napari
 
-    from napari_ptsam.specialist import Specialist
-
 SECTIONS = {
-    "annotate": ("annotate", "AnnotateSection"),
-    "train": ("train", "TrainSection"),
-    "segment": ("segment", "SegmentSection"),
-    "specialists": ("specialists", "SpecialistsSection"),
+    "annotate": AnnotateSection,
+    "train": TrainSection,
+    "segment": SegmentSection,
+    "specialists": SpecialistsSection,
 }
 
 
@@ -89,14 +86,14 @@ class PtsamDock(QWidget):
         super().__init__()
         self.setObjectName("PtsamDock")
         self.state = PluginState(viewer)
-        self.sections: dict[str, QWidget] = {}
-        self._frames: dict[str, Step] = {}
+        self.sections: dict[str, Any] = {}
+        self._steps: dict[str, Step] = {}
         inner = QWidget()
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(4, 4, 4, 4)
         self._layout.setSpacing(4)
-        for name, (module, section) in SECTIONS.items():
-            self._add(name, module, section)
+        for number, (name, section) in enumerate(SECTIONS.items(), start=1):
+            self._add(name, number, section(self.state))
         self._layout.addStretch(1)
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
@@ -124,36 +121,12 @@ class PtsamDock(QWidget):
         name
             ``annotate``, ``train``, ``segment`` or ``specialists``.
         """
-        frame = self._frames[name]
-        frame.open()
-        self._scroll.ensureWidgetVisible(frame)
+        step = self._steps[name]
+        step.open()
+        self._scroll.ensureWidgetVisible(step)
 
-    def load_specialists(self, paths: Sequence[Path]) -> None:
-        """Load prompt files in the background; the last one is used."""
-
-        def load() -> Generator[tuple[Path, Specialist], None, None]:
-            from napari_ptsam.specialist import Specialist
-
-            for path in paths:
-                yield path, Specialist.load(path)
-
-        def take(loaded: tuple[Path, Specialist]) -> None:
-            path, specialist = loaded
-            self.state.add_specialist(specialist, path.name.partition(".")[0], path)
-
-        try:
-            self.state.jobs.run(
-                "Loading a specialist", load, on_yield=take, on_return=lambda _: None
-            )
-        except PtsamError as error:
-            show(error)
-
-    def _add(self, name: str, module: str, section: str) -> None:
-        try:
-            made = getattr(import_module(f"napari_ptsam._widgets.{module}"), section)(self.state)
-        except ModuleNotFoundError:
-            return
-        frame = Step(f"{len(self.sections) + 1}   {made.title}", made)
-        self.sections[name] = made
-        self._frames[name] = frame
-        self._layout.addWidget(frame)
+    def _add(self, name: str, number: int, section: Any) -> None:
+        step = Step(f"{number}   {section.title}", section)
+        self.sections[name] = section
+        self._steps[name] = step
+        self._layout.addWidget(step)

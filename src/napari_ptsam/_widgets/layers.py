@@ -241,14 +241,17 @@ def labels_like(
     name
         Of the new layer.
     data
-        Of the shape that `result_shape` gives, or without the channel axis; empty by default.
+        Of the shape that `result_shape` gives, or without the channel axis; the layer is marked
+        as a result then. By default empty, to be painted on.
     channel_axis
         The image's channel axis; by default what its axis labels say.
     """
+    metadata = {} if data is None else {RESULT_MARK: True}
     if data is None:
         data = blank(result_shape(layer, channel_axis), np.uint16)
     data = _fitted(data, layer, channel_axis)
-    return viewer.add_labels(data, name=name, **_placement(layer, data.ndim, channel_axis))
+    placement = _placement(layer, data.ndim, channel_axis)
+    return viewer.add_labels(data, name=name, metadata=metadata, **placement)
 
 
 def image_like(viewer: Viewer, layer: Layer, name: str, data: Any) -> Image:

@@ -49,7 +49,7 @@ def read(path: PathOrPaths) -> list[tuple[Any, ...]]:
             "napari_ptsam.Specialist.load."
         )
     dock = open_dock(viewer, "specialists")
-    dock.load_specialists([Path(p) for p in _paths(path)])
+    dock.sections["specialists"].load([Path(p) for p in _paths(path)])
     return list(NO_LAYERS)
 
 

@@ -1,0 +1,192 @@
+"""The dock in napari's window: opened at its steps, closed during a run, dropped files."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from napari.viewer import Viewer
+from numpy.typing import NDArray
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QToolButton
+
+from napari_ptsam._widgets import commands, reader
+from napari_ptsam._widgets.commands import open_dock
+from napari_ptsam._widgets.dock import PtsamDock
+from napari_ptsam._widgets.keys import KEYS
+from napari_ptsam._widgets.state import PluginState
+
+if TYPE_CHECKING:
+    from napari_ptsam.backbones import Backbone
+
+
+class Big:
+    """Stands for a tensor."""
+
+
+def start_run(state: PluginState, closed: list[str]) -> weakref.ref[Big]:
+    """Start a run that holds something big until it is closed."""
+    big = Big()
+
+    def run(held: Big) -> Generator[int, None, None]:
+        try:
+            while True:
+                yield 1
+                time.sleep(0.005)
+        finally:
+            closed.append("closed")
+
+    runs = [run(big)]
+    state.jobs.run("Training", runs.pop, on_yield=lambda _: None, on_return=lambda _: None)
+    return weakref.ref(big)
+
+
+def test_the_dock_opens_once_and_at_the_step_that_is_asked_for(viewer: Viewer) -> None:
+    dock = open_dock(viewer, "annotate")
+    assert not dock.sections["annotate"].isHidden()
+    assert open_dock(viewer) is dock
+    assert PluginState.of(viewer) is dock.state
+    for name, section in dock.sections.items():
+        open_dock(viewer, name)
+        assert not section.isHidden()
+
+
+def test_headings_open_and_close_their_step_with_the_keyboard(viewer: Viewer, qtbot: QtBot) -> None:
+    dock = open_dock(viewer)
+    heading = next(b for b in dock.findChildren(QToolButton) if "Annotate" in b.text())
+    assert heading.focusPolicy() & Qt.FocusPolicy.TabFocus
+    qtbot.keyClick(heading, Qt.Key.Key_Space)
+    assert dock.sections["annotate"].isHidden()
+    qtbot.keyClick(heading, Qt.Key.Key_Space)
+    assert not dock.sections["annotate"].isHidden()
+
+
+@pytest.mark.parametrize(
+    ("entry", "section"),
+    [
+        (commands.Annotate, "annotate"),
+        (commands.TrainSpecialist, "train"),
+        (commands.Segment, "segment"),
+        (commands.LoadSpecialist, "specialists"),
+        (commands.ExportPromptFile, "specialists"),
+    ],
+)
+def test_menu_entries_give_way_to_the_dock_at_their_step(
+    viewer: Viewer, qtbot: QtBot, entry: type[Any], section: str
+) -> None:
+    viewer.window.add_dock_widget(entry(viewer), name="entry")
+    qtbot.waitUntil(lambda: PluginState.of(viewer) is not None)
+    assert [type(w) for w in viewer.window.dock_widgets.values()] == [PtsamDock]
+    assert not open_dock(viewer).sections[section].isHidden()
+
+
+def test_closing_the_viewer_during_a_run_stops_it_and_frees_its_memory(
+    make_napari_viewer: Any, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(discs)
+    dock = open_dock(viewer)
+    dock.sections["annotate"].new_labels.click()
+    closed: list[str] = []
+    held = start_run(dock.state, closed)
+    qtbot.wait(30)
+    del dock
+    viewer.close()
+    qtbot.waitUntil(lambda: closed == ["closed"], timeout=3000)
+    qtbot.wait(50)
+    gc.collect()
+    assert held() is None
+
+
+def test_removing_the_dock_during_a_run_stops_it_and_a_new_dock_works(
+    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    viewer.add_image(discs)
+    dock = open_dock(viewer)
+    closed: list[str] = []
+    held = start_run(dock.state, closed)
+    qtbot.wait(30)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    del dock
+    qtbot.waitUntil(lambda: closed == ["closed"], timeout=3000)
+    qtbot.wait(50)
+    gc.collect()
+    assert held() is None
+    # Events of the viewer must reach nobody who is gone.
+    viewer.add_labels(np.zeros((6, 64, 64), int))
+    viewer.dims.set_point(0, 3)
+    viewer.layers.clear()
+    assert open_dock(viewer).state.jobs.running is None
+
+
+def test_keys_press_their_buttons_and_go_with_the_dock(
+    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    before = set(viewer.keymap)
+    viewer.add_image(discs)
+    dock = open_dock(viewer)
+    assert len(set(viewer.keymap) - before) == len(KEYS)
+    dock.sections["annotate"].new_labels.click()
+    next_plane = next(k for k in viewer.keymap if str(k) == "Shift+N")
+    viewer.keymap[next_plane](viewer)
+    assert viewer.dims.current_step[0] == 3
+    dock.state.close()
+    assert set(viewer.keymap) == before
+
+
+def test_keys_collide_with_none_of_naparis() -> None:
+    from napari.utils.key_bindings import coerce_keybinding
+    from napari.utils.shortcuts import default_shortcuts
+
+    taken = {str(key) for keys in default_shortcuts.values() for key in keys}
+    ours = {str(coerce_keybinding(key)) for key in KEYS}
+    assert len(ours) == len(KEYS)
+    assert not ours & taken
+
+
+def test_a_dropped_prompt_file_loads_the_specialist(
+    viewer: Viewer,
+    discs: NDArray[np.uint8],
+    tiny_backbone_loaded: Backbone,
+    tmp_path: Path,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_ptsam import specialist
+
+    trained = specialist.Specialist.train(
+        discs, (discs > 100).astype(int), backbone=tiny_backbone_loaded, steps=2, preset="quick"
+    )
+    path = trained.save(tmp_path / "nuclei.ptsam.safetensors")
+    # Its backbone is known in this window, though not by name.
+    open_dock(viewer).state.add_specialist(trained, "first")
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    assert reader.get_reader(str(tmp_path / "other.safetensors")) is None
+    read = reader.get_reader([str(path)])
+    assert read is not None
+    assert read([str(path)]) == reader.NO_LAYERS
+    state = PluginState.of(viewer)
+    assert state is not None
+    qtbot.waitUntil(lambda: state.current is not None and state.current.name == "nuclei")
+    assert state.current.path == path
+    expected = trained.predict(discs[0]).probability
+    assert (state.current.specialist.predict(discs[0]).probability == expected).all()
+
+
+def test_the_dock_fits_into_300_pixels(viewer: Viewer, qtbot: QtBot) -> None:
+    viewer.add_image(
+        np.zeros((4, 3, 64, 64)), name="a name that is much longer than the dock is wide"
+    )
+    dock = open_dock(viewer)
+    for name in dock.sections:
+        dock.show_section(name)
+    for name, section in dock.sections.items():
+        assert section.minimumSizeHint().width() <= 285, name
