@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,3 +190,44 @@ def test_the_dock_fits_into_300_pixels(viewer: Viewer, qtbot: QtBot) -> None:
         dock.show_section(name)
     for name, section in dock.sections.items():
         assert section.minimumSizeHint().width() <= 285, name
+
+
+@pytest.fixture
+def menus(viewer: Viewer) -> Iterator[Any]:
+    """napari's commands, with those of the manifest."""
+    from napari._app_model import get_app_model
+    from npe2 import PluginManager, PluginManifest
+
+    plugins = PluginManager.instance()
+    ours = "napari-ptsam" not in plugins
+    if ours:
+        plugins.register(PluginManifest.from_file(Path(__file__).parents[2] / "napari.yaml"))
+    yield get_app_model()
+    if ours:
+        plugins.unregister("napari-ptsam")
+
+
+@pytest.mark.parametrize(
+    ("command", "section"), [("napari-ptsam.train", "train"), ("napari-ptsam.load", "specialists")]
+)
+def test_naparis_own_menus_open_the_dock(
+    viewer: Viewer, menus: Any, qtbot: QtBot, command: str, section: str
+) -> None:
+    menus.commands.execute_command(command).result()
+    qtbot.waitUntil(lambda: PluginState.of(viewer) is not None)
+    assert [type(w) for w in viewer.window.dock_widgets.values()] == [PtsamDock]
+    assert not open_dock(viewer).sections[section].isHidden()
+
+
+def test_the_dock_of_the_plugins_menu_is_the_one_that_commands_open(
+    viewer: Viewer, menus: Any
+) -> None:
+    menus.commands.execute_command("napari-ptsam.dock").result()
+    (dock,) = viewer.window.dock_widgets.values()
+    assert open_dock(viewer) is dock
+    assert list(viewer.window.dock_widgets) == [commands.DOCK_NAME]
+
+
+def test_the_sample_of_the_menu_is_opened_with_its_labels(viewer: Viewer, menus: Any) -> None:
+    viewer.open_sample("napari-ptsam", "procedural_stack")
+    assert [type(layer).__name__ for layer in viewer.layers] == ["Image", "Labels"]

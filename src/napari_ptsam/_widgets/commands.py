@@ -8,7 +8,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 if TYPE_CHECKING:
-    import napari
+    import napari.viewer
 
     from napari_ptsam._widgets.dock import PtsamDock
 
@@ -16,7 +16,7 @@ DOCK_NAME = "Annotate, train, segment (PTSAM)"
 """The name that napari gives the dock when it is opened from the Plugins menu."""
 
 
-def open_dock(viewer: napari.Viewer, section: str | None = None) -> PtsamDock:
+def open_dock(viewer: napari.viewer.Viewer, section: str | None = None) -> PtsamDock:
     """Show the dock of a viewer, which is made if there is none.
 
     Parameters
@@ -49,7 +49,7 @@ class _Entry(QWidget):
 
     section = ""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         self.setFixedSize(0, 0)

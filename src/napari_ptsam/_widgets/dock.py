@@ -16,7 +16,7 @@ from napari_ptsam._widgets.state import PluginState
 from napari_ptsam._widgets.train import TrainSection
 
 if TYPE_CHECKING:
-    import napari
+    import napari.viewer
 
 SECTIONS = {
     "annotate": AnnotateSection,
@@ -82,7 +82,7 @@ class PtsamDock(QWidget):
         The steps by name.
     """
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.setObjectName("PtsamDock")
         self.state = PluginState(viewer)
