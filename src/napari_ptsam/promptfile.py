@@ -30,6 +30,8 @@ FORMAT = "napari-ptsam prompt file"
 FORMAT_VERSION = 1
 SUFFIX = ".ptsam.safetensors"
 MAX_FILE_BYTES = 256 * 2**20
+FROZEN = "frozen_"
+"""Names of tensors that were not learned begin so, for instance embeddings of label names."""
 
 _AGAIN = "Ask for the file again, or train again."
 
@@ -105,8 +107,9 @@ class PromptFile:
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers were learned."""
-        return sum(int(tensor.size) for tensor in self.tensors.values())
+        """How many numbers were learned; constants that go with them do not count."""
+        learned = (t for name, t in self.tensors.items() if not name.startswith(FROZEN))
+        return sum(int(tensor.size) for tensor in learned)
 
     def info_dict(self) -> dict[str, Any]:
         """Everything but the numbers, as values that JSON can hold.

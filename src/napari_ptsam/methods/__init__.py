@@ -6,14 +6,19 @@ one entry here.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from napari_ptsam.backbones.backbone import Backbone
-from napari_ptsam.errors import PromptFileError
+from napari_ptsam.errors import InputError, PromptFileError
+from napari_ptsam.methods.autosam import AutoSam
 from napari_ptsam.methods.base import Method
+from napari_ptsam.methods.lora import Lora
 from napari_ptsam.methods.ptsam import Ptsam
+from napari_ptsam.methods.samed import Samed
+from napari_ptsam.methods.ssam import Ssam
 
-METHODS: dict[str, type[Method]] = {Ptsam.name: Ptsam}
+METHODS: dict[str, type[Method]] = {m.name: m for m in (Ptsam, Lora, AutoSam, Samed, Ssam)}
 
 
 def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:
@@ -38,4 +43,38 @@ def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: 
         ) from error
 
 
-__all__ = ["METHODS", "Method", "Ptsam", "build_method"]
+def new_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:
+    """A method to be trained, from what a user asks for.
+
+    Raises
+    ------
+    InputError
+        If there is no such method, or it has no such settings.
+    PtsamError
+        If it cannot get what it needs for training.
+    """
+    if name not in METHODS:
+        raise InputError(f"There is no method '{name}'; choose one of {', '.join(METHODS)}.")
+    try:
+        method = METHODS[name].build(settings, backbone, seed)
+    except TypeError as error:
+        known = [f.name for f in fields(METHODS[name].settings_type)]
+        raise InputError(
+            f"The method '{name}' cannot be set to {settings} ({error}). Its settings are: "
+            f"{', '.join(known) or 'none'}."
+        ) from error
+    method.prepare()
+    return method
+
+
+__all__ = [
+    "METHODS",
+    "AutoSam",
+    "Lora",
+    "Method",
+    "Ptsam",
+    "Samed",
+    "Ssam",
+    "build_method",
+    "new_method",
+]

@@ -6,7 +6,7 @@ Parameters and 16 Training Images", section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
 from napari_ptsam.errors import InputError
-from napari_ptsam.methods.base import Method
+from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
 
 PATCH_SIDE = 16
 """Patch side in the initialisation of visual prompt tuning, whatever the backbone."""
+
+DECODER_RATE, ENCODER_RATE = 0.05, 0.01
+"""Learning rates with decoder prompts alone, and with encoder prompts."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,7 @@ class PtsamSettings:
             )
         if self.decoder_prompts + self.encoder_prompts == 0:
             raise InputError("PTSAM without any prompt has nothing to learn; 8 is usual.")
-        if self.mask_index not in range(4):
-            raise InputError(
-                f"SAM has the masks 0, 1, 2 and 3; there is no mask {self.mask_index}."
-            )
+        check_mask_index(self.mask_index)
 
 
 class Ptsam(Method):
@@ -70,6 +70,9 @@ class Ptsam(Method):
     """
 
     name: ClassVar[str] = "ptsam"
+    title: ClassVar[str] = "PTSAM (learned prompts)"
+    settings_type: ClassVar[type[Any]] = PtsamSettings
+    settings: PtsamSettings
     starts_from_prompts: ClassVar[bool] = True
 
     def __init__(
@@ -80,8 +83,7 @@ class Ptsam(Method):
         encoder_width: int,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         generator = torch.Generator().manual_seed(seed)
         self.decoder_prompts: nn.Parameter | None = None
         self.encoder_prompts: nn.Parameter | None = None
@@ -109,9 +111,9 @@ class Ptsam(Method):
         return self.encoder_prompts is None
 
     @property
-    def settings_dict(self) -> dict[str, Any]:
-        """Settings as plain values."""
-        return asdict(self.settings)
+    def learning_rate(self) -> float:
+        """The paper's (section 4.1.3)."""
+        return DECODER_RATE if self.works_on_embeddings else ENCODER_RATE
 
     def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
         """Embedding with the encoder prompts as extra keys and values in every block."""
@@ -119,9 +121,7 @@ class Ptsam(Method):
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the chosen mask, with the prompts appended to SAM's output tokens."""
-        prompts: Tensor | None = self.decoder_prompts
-        if prompts is None:
-            prompts = embedding[0].new_zeros((0, backbone.decoder_width))
+        prompts = no_prompts(backbone) if self.decoder_prompts is None else self.decoder_prompts
         return backbone.decode(embedding, prompts, self.settings.mask_index)
 
     @torch.no_grad()

@@ -1,0 +1,79 @@
+"""A frozen network with some tensors exchanged, and the network itself untouched.
+
+Methods that change weights (LoRA, singular values, a retrained decoder) compute them anew for
+each call. Instead of putting them into the shared backbone and taking them out again, a call
+runs on a shallow copy: modules on the way to an exchanged tensor are copied, everything else
+is shared. So there is nothing to detach, an exception leaves nothing behind, and two
+specialists can use one loaded backbone, also from two threads at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from torch import Tensor, nn
+
+from napari_ptsam.backbones.backbone import Backbone
+
+
+def adapted(backbone: Backbone, tensors: Mapping[str, Tensor]) -> Backbone:
+    """The backbone with other tensors in some places.
+
+    Parameters
+    ----------
+    tensors
+        By their names in the SAM, such as ``image_encoder.blocks.0.attn.qkv.weight``. Gradients
+        flow into them.
+
+    Returns
+    -------
+    Backbone
+        A copy that shares all other tensors; modules that hold exchanged ones are its own.
+    """
+    twin = copy.copy(backbone)
+    twin.sam = overlay(backbone.sam, tensors)
+    return twin
+
+
+def overlay(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A shallow copy of a module in which some parameters are other tensors.
+
+    Raises
+    ------
+    KeyError
+        If the module has no parameter of that name.
+    """
+    twin = module.__new__(type(module))
+    twin.__dict__ = module.__dict__.copy()
+    twin._parameters = module._parameters.copy()
+    twin._modules = module._modules.copy()
+    below: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            below.setdefault(head, {})[rest] = tensor
+        elif head in twin._parameters:
+            twin._parameters[head] = cast(nn.Parameter, tensor)
+        else:
+            raise KeyError(f"{type(module).__name__} has no parameter '{name}'")
+    for head, inner in below.items():
+        twin._modules[head] = overlay(module.get_submodule(head), inner)
+    return twin
+
+
+def own_copies(module: nn.Module, names: Iterable[str]) -> nn.ParameterDict:
+    """Trainable copies of some parameters of a module, to be read by `by_name`."""
+    # A parameter's own name may have no dot.
+    return nn.ParameterDict(
+        {
+            name.replace(".", "/"): nn.Parameter(module.get_parameter(name).detach().clone())
+            for name in names
+        }
+    )
+
+
+def by_name(copies: nn.ParameterDict) -> dict[str, Tensor]:
+    """The parameters under their names in the network."""
+    return {name.replace("/", "."): tensor for name, tensor in copies.items()}
