@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_ptsam.backbones import Backbone
     from napari_ptsam.specialist import Specialist
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*grid_sample.*")
-
 
 def make_specialist(backbone: Backbone, seed: int = 0) -> Specialist:
     """Of random prompts; its threshold is in the middle of what it says of noise."""
@@ -117,6 +115,63 @@ def test_a_layer_is_segmented_as_the_library_does_and_lies_on_its_image(
             target.source.axis_labels,
         )
     assert target.labels.name == "disc: cells"
+
+
+def picture(discs: Any) -> Any:
+    return discs[0]
+
+
+def colours(discs: Any) -> Any:
+    return np.stack([discs[:2], discs[2:4], discs[4:]], -1)
+
+
+def channels(discs: Any) -> Any:
+    """TZCYX: the second of two channels holds the discs."""
+    return np.stack([255 - discs, discs], 1).reshape(2, 3, 2, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "channel"),
+    [
+        (picture, {}, None),
+        (colours, {"rgb": True}, None),
+        (channels, {"axis_labels": ("t", "z", "channel", "y", "x")}, 1),
+    ],
+)
+def test_images_of_any_form_are_segmented(
+    state: PluginState,
+    specialist: Specialist,
+    discs: Any,
+    qtbot: Any,
+    form: Any,
+    options: dict[str, Any],
+    channel: int | None,
+) -> None:
+    from napari_ptsam._widgets.segment import SegmentSection
+
+    image = state.viewer.add_image(form(discs), **options)
+    section = SegmentSection(state)
+    qtbot.addWidget(section)
+    state.add_specialist(specialist, "disc")
+    if channel is not None:
+        box = section.channels.channel
+        box.setCurrentIndex(box.findData(channel))
+        box.activated.emit(box.currentIndex())
+    target = segment(section, qtbot)
+    masks = {
+        picture: lambda: expected(specialist, discs[:1])[0],
+        colours: lambda: expected(specialist, form(discs)),
+        channels: lambda: expected(specialist, discs).reshape(2, 3, 1, 64, 64),
+    }[form]()
+    np.testing.assert_array_equal(target.labels.data > 0, masks)
+    assert target.source is image
+    if form is channels:
+        section.adjust.numbered.setChecked(True)
+        section.adjust.through.setCurrentIndex(1)
+        wait_for(section, qtbot)
+        first = split_objects(masks[0, :, 0])
+        np.testing.assert_array_equal(target.labels.data[0, :, 0], first)
+        assert target.labels.data[1].max() == first.max() + split_objects(masks[1, :, 0]).max()
 
 
 def test_the_plane_in_view_alone_is_segmented_and_more_join_its_layer(
@@ -468,3 +523,49 @@ def test_there_is_no_command_for_a_layer_that_was_changed(
     section.copy_command()
     qtbot.waitUntil(lambda: bool(section.copy_note.text()))
     assert "does not show what is in its file" in section.copy_note.text()
+
+
+def test_closing_during_a_run_stops_it_and_lets_go_of_all(
+    section: SegmentSection, qtbot: Any, specialist: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import threading
+    import weakref
+
+    state, calls, going = section._state, [], threading.Event()
+    predict = type(specialist).predict
+
+    def slow(self: Specialist, image: Any) -> Any:
+        calls.append(1)
+        going.wait(20)
+        return predict(self, image)
+
+    monkeypatch.setattr(type(specialist), "predict", slow)
+    choose(section, "layer")
+    section.segment()
+    kept = weakref.ref(section.adjust.target.result)
+    qtbot.waitUntil(lambda: bool(calls))
+    job = state.jobs.job
+    state.close()
+    going.set()
+    qtbot.waitUntil(lambda: not job.running, timeout=20_000)
+    assert len(calls) == 1
+    section.adjust.target = None
+    state.viewer.layers.clear()
+    del job
+    gc.collect()
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and kept() is None, timeout=5_000)
+
+
+def test_a_second_run_is_refused_in_words(
+    section: SegmentSection, qtbot: Any, specialist: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(section, "layer")
+    section.segment()
+    with pytest.raises(InputError, match="'Segmenting' is still running"):
+        section.segmenter.run([(section.adjust.target, [0])])
+    assert "is running" in section.reason()
+    assert not section.segment_button.isEnabled()
+    wait_for(section, qtbot)
+    assert section.segment_button.isEnabled()
+    assert len(section.segmenter.results) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,8 +80,8 @@ class AdjustBox(QGroupBox):
         )
         self.table_button = QPushButton("Table of objects")
         self.table_button.setToolTip(
-            "Measures size, position, shape and brightness of each object. The table is shown in "
-            "napari's features table and kept with the layer."
+            "Measures size, position, shape and brightness of each object. The table becomes the "
+            "features of the layer: the status bar shows those of the object under the mouse."
         )
         self.csv_button = QPushButton("Save table ...")
         self.csv_button.setToolTip("Writes the table to a CSV file, for spreadsheets.")
@@ -189,7 +188,10 @@ class AdjustBox(QGroupBox):
             parts.append(f"Corrected by hand and left as they are: planes {planes}{more}.")
         if self.table is not None:
             count = len(self.table)
-            parts.append(f"{count} object{'' if count == 1 else 's'} in the table.")
+            parts.append(
+                f"{count} object{'' if count == 1 else 's'} measured. Save the table, or see it "
+                "in napari's features table (Layers > Metadata)."
+            )
         return " ".join(parts)
 
     def _on_changed(self) -> None:
@@ -244,15 +246,6 @@ class AdjustBox(QGroupBox):
         if self.table is None:
             return
         target.labels.features = features_of(table)
-        target.labels.refresh(extent=False)
-        self.show_table(target)
-
-    def show_table(self, target: LayerResult) -> None:
-        """Open napari's features table, where this version has one, with the layer selected."""
-        viewer = self._state.viewer
-        viewer.layers.selection.active = target.labels
-        with suppress(ValueError, KeyError, ImportError):
-            viewer.window.add_plugin_dock_widget("napari", "Features table widget", tabify=False)
 
     def _ask_and_save(self) -> None:
         target = self.target

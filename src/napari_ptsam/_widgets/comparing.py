@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_ptsam._widgets.layers import plane_index, planes_of
+from napari_ptsam._widgets.layers import RESULT_MARK, plane_index, planes_of
 from napari_ptsam.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ class Comparison:
         viewer = self._state.viewer
         self._layers += [
             viewer.add_image(pixels, name=f"{name} (image)", rgb=rgb, **shown, **options),
-            viewer.add_labels(mask.astype(np.uint8), name=name, **options),
+            viewer.add_labels(
+                mask.astype(np.uint8), name=name, metadata={RESULT_MARK: True}, **options
+            ),
         ]
         viewer.layers.selection.active = image
 

@@ -108,7 +108,7 @@ class SegmentSection(QWidget):
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Segment", self.what)
+        form.addRow("What", self.what)
         form.addRow("Image", self.image)
         self._form = form
         buttons = QHBoxLayout()
