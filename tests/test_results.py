@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_ptsam._widgets.results import Geometry, KeptProbabilities, Look, Result
+from napari_ptsam._widgets.kept import KeptProbabilities
+from napari_ptsam._widgets.results import Geometry, Look, Result
 from napari_ptsam.errors import InputError
 from napari_ptsam.objects import split_objects
 

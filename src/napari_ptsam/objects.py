@@ -188,7 +188,7 @@ def _passes(basins: NDArray[np.int32], depth: NDArray[np.float32]) -> list[tuple
     highest = np.zeros(len(pairs), np.float32)
     np.maximum.at(highest, where, np.concatenate(heights))
     order = np.argsort(-highest, kind="stable")
-    return [(float(highest[i]), *map(int, divmod(pairs[i], width))) for i in order]
+    return [(float(highest[i]), int(pairs[i] // width), int(pairs[i] % width)) for i in order]
 
 
 def _merged(

@@ -458,10 +458,10 @@ def from_file(
 def copied(section: SegmentSection, qtbot: Any) -> str:
     from qtpy.QtWidgets import QApplication
 
-    section.copy_note.setText("")
-    section.copy_command()
-    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
-    assert section.copy_note.text().startswith("Copied"), section.copy_note.text()
+    section.command.note.setText("")
+    section.command.copy()
+    qtbot.waitUntil(lambda: bool(section.command.note.text()))
+    assert section.command.note.text().startswith("Copied"), section.command.note.text()
     return str(QApplication.clipboard().text())
 
 
@@ -483,7 +483,7 @@ def test_the_copied_command_gives_the_same_mask_bit_for_bit(
     words = shlex.split(copied(section, qtbot))
     assert words[:2] == ["napari-ptsam", "segment"]
     assert words[words.index("--backbone") + 1] == "tiny"
-    assert "--backbone" in section.copy_note.text().splitlines()[-1]
+    assert "--backbone" in section.command.note.text().splitlines()[-1]
     words[words.index("--backbone") + 1] = str(tiny_backbone)
     assert main(words[1:]) == 0
     written = tifffile.imread(tmp_path / "my cells_segmented.tif")
@@ -508,9 +508,9 @@ def test_there_is_no_command_for_what_is_in_no_file(
     section: SegmentSection, specialist: Specialist, qtbot: Any, tmp_path: Path
 ) -> None:
     segment(section, qtbot)
-    section.copy_command()
-    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
-    assert "does not come from a file" in section.copy_note.text()
+    section.command.copy()
+    qtbot.waitUntil(lambda: bool(section.command.note.text()))
+    assert "does not come from a file" in section.command.note.text()
 
 
 def test_there_is_no_command_for_a_layer_that_was_changed(
@@ -520,9 +520,9 @@ def test_there_is_no_command_for_a_layer_that_was_changed(
     section = from_file(tmp_path / "a.tif")
     section._state.viewer.layers[0].data = 255 - discs
     segment(section, qtbot)
-    section.copy_command()
-    qtbot.waitUntil(lambda: bool(section.copy_note.text()))
-    assert "does not show what is in its file" in section.copy_note.text()
+    section.command.copy()
+    qtbot.waitUntil(lambda: bool(section.command.note.text()))
+    assert "does not show what is in its file" in section.command.note.text()
 
 
 def test_closing_during_a_run_stops_it_and_lets_go_of_all(
@@ -545,14 +545,14 @@ def test_closing_during_a_run_stops_it_and_lets_go_of_all(
     section.segment()
     kept = weakref.ref(section.adjust.target.result)
     qtbot.waitUntil(lambda: bool(calls))
-    job = state.jobs.job
+    jobs = [state.jobs.job]
     state.close()
     going.set()
-    qtbot.waitUntil(lambda: not job.running, timeout=20_000)
+    qtbot.waitUntil(lambda: not jobs[0].running, timeout=20_000)
     assert len(calls) == 1
     section.adjust.target = None
     state.viewer.layers.clear()
-    del job
+    jobs.clear()
     gc.collect()
     qtbot.waitUntil(lambda: gc.collect() >= 0 and kept() is None, timeout=5_000)
 

@@ -26,7 +26,8 @@ from napari_ptsam._widgets.tables import features_of, measured
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
-    from napari_ptsam._widgets.segmenting import LayerResult, Segmenter
+    from napari_ptsam._widgets.layerresult import LayerResult
+    from napari_ptsam._widgets.segmenting import Segmenter
     from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.measure import ObjectTable
 

@@ -19,8 +19,8 @@ from napari_ptsam.planes import Planes, open_planes
 
 if TYPE_CHECKING:
     from napari_ptsam._widgets.folders import FolderRun
+    from napari_ptsam._widgets.layerresult import LayerResult
     from napari_ptsam._widgets.results import Look
-    from napari_ptsam._widgets.segmenting import LayerResult
     from napari_ptsam._widgets.state import SpecialistEntry
 
 PROGRAM = "napari-ptsam"

@@ -41,7 +41,7 @@ class Comparison:
         images = [x for x in viewer.layers if isinstance(x, Image) and x not in self._layers]
         active = viewer.layers.selection.active
         if active in images:
-            return active  # type: ignore[no-any-return]
+            return active
         if annotated in images:
             return annotated
         return images[0] if images else None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QApplication,
     QCheckBox,
     QComboBox,
     QFormLayout,
@@ -23,11 +20,12 @@ from qtpy.QtWidgets import (
 from napari_ptsam._widgets.adjust import AdjustBox
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
-from napari_ptsam._widgets.commandline import Command, command_of_folder, command_of_result
+from napari_ptsam._widgets.commandbox import CommandBox
 from napari_ptsam._widgets.folders import FolderRows, FolderRun
 from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.layerresult import LayerResult, from_plane
 from napari_ptsam._widgets.layers import plane_index
-from napari_ptsam._widgets.segmenting import LayerResult, Segmenter, from_plane
+from napari_ptsam._widgets.segmenting import Segmenter
 from napari_ptsam.errors import InputError, PtsamError
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ class SegmentSection(QWidget):
         self.what.setToolTip("What the specialist segments when you press the button.")
         self.image = LayerChoice(self._state.viewer, Image, "open an image first")
         self.image.setToolTip("The image layer to segment.")
-        self.channels = ChannelChoice(self._source)  # type: ignore[arg-type]
+        self.channels = ChannelChoice(self._source)
         self.folders = FolderRows()
         self.probability = QCheckBox("Also give the probability")
         self.probability.setToolTip(
@@ -98,12 +96,7 @@ class SegmentSection(QWidget):
         self.bar.setTextVisible(True)
         self.note = _text()
         self.adjust = AdjustBox(self._state, self.segmenter)
-        self.copy_button = QPushButton("Copy command line")
-        self.copy_button.setToolTip(
-            "Copies the command that gives the same masks in a terminal, without napari."
-        )
-        self.copy_note = _text()
-        self.copy_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.command = CommandBox(self._state, self._made)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -118,11 +111,14 @@ class SegmentSection(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.using)
         layout.addLayout(form)
-        for widget in (self.channels, self.folders, self.probability):
-            layout.addWidget(widget)
+        layout.addWidget(self.channels)
+        layout.addWidget(self.folders)
+        layout.addWidget(self.probability)
         layout.addLayout(buttons)
-        for widget in (self.bar, self.note, self.adjust, self.copy_button, self.copy_note):
-            layout.addWidget(widget)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.note)
+        layout.addWidget(self.adjust)
+        layout.addWidget(self.command)
 
     def _connect(self) -> None:
         state, viewer = self._state, self._state.viewer
@@ -133,7 +129,6 @@ class SegmentSection(QWidget):
         self.segment_button.clicked.connect(self.segment)
         self.stop_button.clicked.connect(self.stop)
         self.resume_button.clicked.connect(self.resume)
-        self.copy_button.clicked.connect(self.copy_command)
         self._signals: list[tuple[Any, Any]] = [
             (state.current_changed, self._on_specialist),
             (state.specialists_changed, self.refresh),
@@ -251,31 +246,9 @@ class SegmentSection(QWidget):
         found = [t for t in self.segmenter.results if t.missing() and t.intact]
         return [t for t in found if t.entry is found[-1].entry]
 
-    def copy_command(self) -> None:
-        """Put the command line of the result that is shown on the clipboard, or say why not."""
-        run, target = self._folder_run, self.adjust.target
-        if run is not None:
-            make = partial(command_of_folder, run, self._device(run.entry))
-        elif target is not None:
-            look, done = target.result.look, target.result.done()
-            make = partial(command_of_result, target, look, done, self._device(target.entry))
-        else:
-            return
-
-        def copied(command: Command) -> None:
-            QApplication.clipboard().setText(command.line)
-            self._say_copied(f"Copied: {command.line}\n{command.remark}".strip())
-
-        # Aside, for it reads the file to be sure that it is what the layer shows.
-        self._state.jobs.aside(make, copied, lambda error: self._say_copied(str(error)))
-
-    def _say_copied(self, text: str) -> None:
-        self.copy_note.setText(text)
-        self.copy_note.setVisible(bool(text))
-
-    @staticmethod
-    def _device(entry: Any) -> str:
-        return str(entry.specialist.backbone.device.type)
+    def _made(self) -> FolderRun | LayerResult | None:
+        """What the command line is asked for."""
+        return self._folder_run if self._folder_run is not None else self.adjust.target
 
     def _own_channel(self) -> int | str | None:
         """The channel that the specialist learned on, as its file says."""
@@ -367,7 +340,7 @@ class SegmentSection(QWidget):
         self._show_resume(busy)
         self._say("" if busy else reason)
         self.adjust.refresh()
-        self.copy_button.setEnabled(self._folder_run is not None or self.adjust.target is not None)
+        self.command.setEnabled(self._made() is not None)
 
     def _show_resume(self, busy: bool) -> None:
         if self._folder_run is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_ptsam._widgets.geometry import placement_of, volumes_of
 from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.kept import KeptProbabilities
+from napari_ptsam._widgets.layerresult import LayerResult, PlaneShown, segmented
 from napari_ptsam._widgets.layers import (
     blank,
     image_like,
@@ -22,12 +23,12 @@ from napari_ptsam._widgets.layers import (
     result_shape,
     slot,
 )
-from napari_ptsam._widgets.results import Geometry, KeptProbabilities, Look, Result
+from napari_ptsam._widgets.results import Geometry, Look, Result
 from napari_ptsam._widgets.tracking import touched_planes
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels
+    from napari.layers import Image
 
     from napari_ptsam._widgets.jobs import Job
     from napari_ptsam._widgets.state import PluginState, SpecialistEntry
@@ -40,56 +41,6 @@ AT_ONCE = 16
 """Planes of a new look that are handed to the other thread together, at most."""
 
 LINKING = "Finding objects through planes"
-
-
-@dataclass(eq=False)
-class LayerResult:
-    """What a specialist says of one image layer, and the layers that show it.
-
-    Attributes
-    ----------
-    source
-        The image layer.
-    planes
-        What was read of it; stays readable if the layer goes.
-    entry, channel
-        The specialist, and the channel of the image that it saw.
-    labels, probability
-        Layers of the result; `probability` only where it was asked for.
-    result
-        The arrays behind them.
-    wanted
-        Planes that the last run was to segment.
-    """
-
-    source: Image
-    planes: Planes
-    entry: SpecialistEntry
-    channel: int | str | None
-    labels: Labels
-    result: Result
-    probability: Image | None = None
-    wanted: list[int] = field(default_factory=list)
-
-    @property
-    def intact(self) -> bool:
-        """Whether layer and result still have the shapes that they had."""
-        shape = result_shape(self.source)
-        return self.labels.data is self.result.data and self.result.data.shape == shape
-
-    def missing(self) -> list[int]:
-        """Planes that the last run did not come to."""
-        return [index for index in self.wanted if index not in self.result.kept]
-
-
-@dataclass(frozen=True)
-class PlaneShown:
-    """A plane was segmented and written into its layer."""
-
-    target: LayerResult
-    index: int
-    done: int
-    total: int
 
 
 class Segmenter(QObject):
@@ -169,7 +120,7 @@ class Segmenter(QObject):
         work = [(target, index) for target, indices in targets for index in indices]
         self.running = self._state.jobs.run(
             "Segmenting",
-            partial(_segmented, specialist, work),
+            partial(segmented, specialist, work),
             on_yield=self._on_plane,
             on_return=lambda _: self._on_over(),
             on_error=lambda _: self._on_over(),
@@ -361,21 +312,3 @@ class Segmenter(QObject):
                 if layer is not None and layer in self._state.viewer.layers:
                     layer.refresh(extent=False)
         self._dirty.clear()
-
-
-def _segmented(
-    specialist: Any, work: Sequence[tuple[LayerResult, int]]
-) -> Generator[PlaneShown, None, None]:
-    """Segment planes as `Specialist.segment` does, and write them into their layers' arrays."""
-    for number, (target, index) in enumerate(work, start=1):
-        probability = specialist.predict(target.planes.read(index)).probability
-        if target.probability is not None:
-            target.probability.data[target.result.geometry.slots[index]] = probability
-        target.result.put(index, probability)
-        yield PlaneShown(target, index, number, len(work))
-
-
-def from_plane(indices: Sequence[int], first: int | None) -> list[int]:
-    """The planes in order, but beginning with the one in view."""
-    start = next((i for i, index in enumerate(indices) if index == first), 0)
-    return [*indices[start:], *indices[:start]]

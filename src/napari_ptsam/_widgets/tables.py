@@ -13,7 +13,7 @@ from napari_ptsam.measure import ObjectTable, join_tables, measure_objects
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_ptsam._widgets.segmenting import LayerResult
+    from napari_ptsam._widgets.layerresult import LayerResult
 
 
 def measured(target: LayerResult) -> Generator[tuple[int, int], None, ObjectTable]:

@@ -1,0 +1,84 @@
+"""What a specialist says of one layer, and how its planes are segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_ptsam._widgets.layers import result_shape
+from napari_ptsam._widgets.results import Result
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+    from napari_ptsam._widgets.state import SpecialistEntry
+    from napari_ptsam.planes import Planes
+
+
+@dataclass(eq=False)
+class LayerResult:
+    """What a specialist says of one image layer, and the layers that show it.
+
+    Attributes
+    ----------
+    source
+        The image layer.
+    planes
+        What was read of it; stays readable if the layer goes.
+    entry, channel
+        The specialist, and the channel of the image that it saw.
+    labels, probability
+        Layers of the result; `probability` only where it was asked for.
+    result
+        The arrays behind them.
+    wanted
+        Planes that the last run was to segment.
+    """
+
+    source: Image
+    planes: Planes
+    entry: SpecialistEntry
+    channel: int | str | None
+    labels: Labels
+    result: Result
+    probability: Image | None = None
+    wanted: list[int] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        """Whether layer and result still have the shapes that they had."""
+        shape = result_shape(self.source)
+        return self.labels.data is self.result.data and self.result.data.shape == shape
+
+    def missing(self) -> list[int]:
+        """Planes that the last run did not come to."""
+        return [index for index in self.wanted if index not in self.result.kept]
+
+
+@dataclass(frozen=True)
+class PlaneShown:
+    """A plane was segmented and written into its layer."""
+
+    target: LayerResult
+    index: int
+    done: int
+    total: int
+
+
+def segmented(
+    specialist: Any, work: Sequence[tuple[LayerResult, int]]
+) -> Generator[PlaneShown, None, None]:
+    """Segment planes as `Specialist.segment` does, and write them into their layers' arrays."""
+    for number, (target, index) in enumerate(work, start=1):
+        probability = specialist.predict(target.planes.read(index)).probability
+        if target.probability is not None:
+            target.probability.data[target.result.geometry.slots[index]] = probability
+        target.result.put(index, probability)
+        yield PlaneShown(target, index, number, len(work))
+
+
+def from_plane(indices: Sequence[int], first: int | None) -> list[int]:
+    """The planes in order, but beginning with the one in view."""
+    start = next((i for i, index in enumerate(indices) if index == first), 0)
+    return [*indices[start:], *indices[:start]]
