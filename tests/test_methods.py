@@ -18,6 +18,7 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.architecture import ARCHITECTURES, SamArchitecture, build_sam
 from napari_ptsam.backbones.backbone import decode_masks
+from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import BackboneError, InputError, PromptFileError
 from napari_ptsam.methods import METHODS, Method, Ptsam, Ssam, build_method, label_text, new_method
 from napari_ptsam.methods.lora import LoraSettings
@@ -230,6 +231,23 @@ def test_two_specialists_share_a_backbone_also_at_the_same_time(
         together = list(pool.map(lambda m: _without_gradients(m, backbone), methods * 3))
     assert not torch.allclose(alone[0], alone[1])
     assert all(torch.equal(t, alone[i % 2]) for i, t in enumerate(together))
+
+
+@every_method
+def test_a_memory_of_frozen_embeddings_does_not_stand_in_for_a_changed_encoder(
+    name: str, settings: dict[str, Any], count: int, backbone: Backbone
+) -> None:
+    method = new_method(name, settings, backbone)
+    train_a_little(method, backbone)
+    memory = Embeddings()
+    remembering = memory.serve(backbone)
+    with torch.inference_mode():
+        frozen = remembering.encode(images())
+        served = method.encode(remembering, images())
+        own = method.encode(backbone, images())
+    assert all(torch.equal(a, b) for a, b in zip(served, own, strict=True))
+    assert torch.equal(served[0], frozen[0]) == method.works_on_embeddings
+    assert len(memory) == len(images())
 
 
 @torch.no_grad()

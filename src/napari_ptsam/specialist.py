@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from napari_ptsam.devices import choose_device
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.examples import Example, load_examples
-from napari_ptsam.methods import Method, build_method
+from napari_ptsam.methods import Method, build_method, new_method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.objects import without_small
 from napari_ptsam.planes import Planes, open_planes
@@ -167,6 +167,9 @@ class Specialist:
         normalization: Normalization | None = None,
         backbone: str | Path | Backbone | None = None,
         encoder_prompts: bool = False,
+        method: str | None = None,
+        method_settings: Mapping[str, Any] | None = None,
+        learning_rate: float | None = None,
         start_from: Specialist | None = None,
         preset: str = "standard",
         steps: int | None = None,
@@ -181,7 +184,7 @@ class Specialist:
         embeddings: Embeddings | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[TrainStep, None, Specialist]:
-        """Train a PTSAM specialist step by step.
+        """Train a specialist step by step, by default of PTSAM.
 
         Parameters
         ----------
@@ -196,7 +199,13 @@ class Specialist:
             embedded one.
         encoder_prompts
             Also train eight prompts in every encoder block: better where images differ from
-            what the backbone knows, and slower.
+            what the backbone knows, and slower. Of PTSAM; other methods have settings for it.
+        method
+            ``ptsam``, ``lora``, ``autosam``, ``samed`` or ``ssam``, see `napari_ptsam.methods`.
+        method_settings
+            What to change of the method's own settings, such as ``{"encoder": True}`` of ``lora``.
+        learning_rate
+            Instead of the method's own.
         start_from
             A specialist to go on from. Its backbone, method, normalisation and working scale
             are used again, and the learning rate is lower. Images that it learned from are
@@ -239,13 +248,12 @@ class Specialist:
             In words.
         """
         if start_from is not None:
-            _check_start(start_from, backbone, encoder_prompts)
+            _check_start(start_from, backbone, encoder_prompts, method, method_settings)
             backbone = start_from.backbone
             encoder_prompts = not start_from.method.works_on_embeddings
             normalization = normalization or replace(start_from.normalization, range=None)
             scale = scale if scale != "auto" else start_from.scaling.factor or "fit"
         plan = training_plan(preset, encoder_prompts=encoder_prompts, seed=seed, steps=steps)
-        plan = plan if start_from is None else continued(plan)
         plan = plan if batch_size is None else replace(plan, batch_size=batch_size)
         examples, fitted = load_examples(
             open_planes(images, axes=axes, channel=channel),
@@ -261,27 +269,32 @@ class Specialist:
         scaling = working_scale(scale, examples, backbone)
         if augmentation_picture is not None:
             draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
-        name, settings = "ptsam", {"encoder_prompts": 8 if encoder_prompts else 0}
         if start_from is not None:
-            name, settings = start_from.method.name, start_from.method.settings_dict
-        method = build_method(name, settings, backbone, seed)
+            trained = start_from.method
+            trainee = build_method(trained.name, trained.settings_dict, backbone, seed)
+        else:
+            settings = _settings(method, method_settings, encoder_prompts)
+            trainee = new_method(method or "ptsam", settings, backbone, seed)
+        plan = replace(plan, learning_rate=trainee.learning_rate)
+        plan = plan if start_from is None else continued(plan)
+        plan = plan if learning_rate is None else replace(plan, learning_rate=learning_rate)
         path = None if checkpoint is None else Path(checkpoint)
         metadata = PromptMetadata(
             backbone_name=backbone.name,
             backbone_identity=backbone.identity,
             backbone_architecture=backbone.architecture,
-            method=method.name,
-            method_settings=method.settings_dict,
+            method=trainee.name,
+            method_settings=trainee.settings_dict,
             normalization=fitted.to_dict(),
             channels={"axes": axes, "channel": channel},
             working_scale=scaling.to_dict(),
             class_name=class_name,
         )
-        specialist = cls(method, backbone, metadata)
+        specialist = cls(trainee, backbone, metadata)
         started = time.perf_counter()
         start = None if start_from is None else start_from.continuation
         context = RunContext(start, embeddings, should_stop)
-        run = train(method, backbone, examples, plan, scaling, path, context)
+        run = train(trainee, backbone, examples, plan, scaling, path, context)
         result = yield from _with_preview(run, specialist, embeddings)
         around = Circumstances(
             seconds=time.perf_counter() - started,
@@ -418,8 +431,26 @@ def _origin(start: Specialist) -> dict[str, Any]:
     return {"file": None if start.path is None else start.path.name, **facts}
 
 
+def _settings(
+    method: str | None, settings: Mapping[str, Any] | None, encoder_prompts: bool
+) -> dict[str, Any]:
+    """A method's settings, with what the option `encoder_prompts` says."""
+    if not encoder_prompts:
+        return dict(settings or {})
+    if method not in (None, "ptsam"):
+        raise InputError(
+            f"Encoder prompts belong to the method 'ptsam', not to '{method}'. Leave them away; "
+            "whether 'lora' changes the encoder is its setting 'encoder'."
+        )
+    return {"encoder_prompts": 8, **(settings or {})}
+
+
 def _check_start(
-    start: Specialist, backbone: str | Path | Backbone | None, encoder_prompts: bool
+    start: Specialist,
+    backbone: str | Path | Backbone | None,
+    encoder_prompts: bool,
+    method: str | None,
+    settings: Mapping[str, Any] | None,
 ) -> None:
     """Raise if a run is to differ from what it goes on from in what cannot be changed."""
     if isinstance(backbone, Backbone):
@@ -431,6 +462,12 @@ def _check_start(
         raise InputError(
             f"The specialist to go on from works on the backbone '{start.backbone.name}' and "
             f"cannot be trained on '{name}'. Leave the choice of a backbone away, or start anew."
+        )
+    if method not in (None, start.method.name) or settings:
+        raise InputError(
+            f"The specialist to go on from was made by the method '{start.method.name}' with the "
+            f"settings {start.method.settings_dict}, which stay. Leave method and settings away, "
+            "or start anew."
         )
     if encoder_prompts and start.method.works_on_embeddings:
         raise InputError(

@@ -20,7 +20,7 @@ from napari_ptsam.progress import Progress
 
 if TYPE_CHECKING:
     from napari_ptsam.specialist import Specialist
-    from napari_ptsam.training.loop import TrainStep
+    from napari_ptsam.training.steps import TrainStep
 
 _PHASES = {"embed": "encoding", "train": "training", "refit": "training on all"}
 
@@ -45,6 +45,8 @@ def train(args: argparse.Namespace) -> None:
             normalization=Normalization(per=args.normalize),
             backbone=args.backbone,
             encoder_prompts=args.encoder_prompts,
+            method=args.method,
+            method_settings=dict(args.method_setting),
             preset=args.preset,
             steps=args.steps,
             seed=args.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ def _add_train(subparsers: Commands) -> None:
     add("--class-name", default="object", metavar="NAME", help="what the object is called")
     add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
     add("--encoder-prompts", action="store_true", help="learn prompts in the encoder too (slower)")
+    add(
+        "--method",
+        metavar="NAME",
+        help="ptsam (default), or to compare: lora (CellSeg1), autosam, samed, ssam",
+    )
+    add(
+        "--method-setting",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="of the method, such as encoder=true for lora; may be repeated",
+    )
     add("--preset", choices=_PRESETS, default="standard", help="schedule (%(default)s)")
     add("--steps", type=_positive, metavar="N", help="training steps, instead of the preset's")
     add("--scale", type=_scale, default="auto", metavar="auto|fit|X", help=_SCALE_HELP)
@@ -272,6 +286,17 @@ def _planes(text: str) -> list[int]:
         return parse_plane_ranges(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A setting by name; its value is JSON, or else a text."""
+    name, separator, value = text.partition("=")
+    if not (separator and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.methods.base import Method, no_prompts
-from napari_ptsam.methods.overlay import adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
 
 MASKS = 2
 """Mask tokens: SAM's single-mask output, which stays unused, and one multimask output."""
@@ -77,7 +77,7 @@ class AutoSam(Method):
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the multimask output."""
-        twin = adapted(backbone, by_name(self.weights) | {TOKENS: self.mask_tokens})
+        twin = Adapted(backbone, by_name(self.weights) | {TOKENS: self.mask_tokens})
         # The decoder is this call's own copy, since tensors in it were exchanged.
         decoder = twin.mask_decoder
         decoder.num_mask_tokens = MASKS

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
-from napari_ptsam.methods.overlay import adapted
+from napari_ptsam.methods.overlay import Adapted
 
 DECODER_ATTENTION = ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
 
@@ -173,10 +173,10 @@ class Lora(Method):
         """Embedding with the changed encoder."""
         if self.encoder is None:
             return backbone.encode(images)
-        return adapted(backbone, self.encoder.weights(backbone.sam)).encode(images)
+        return Adapted(backbone, self.encoder.weights(backbone.sam)).encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the chosen mask from the changed decoder, without any prompt."""
         if self.decoder is not None:
-            backbone = adapted(backbone, self.decoder.weights(backbone.sam))
+            backbone = Adapted(backbone, self.decoder.weights(backbone.sam))
         return backbone.decode(embedding, no_prompts(backbone), self.settings.mask_index)

@@ -9,7 +9,6 @@ specialists can use one loaded backbone, also from two threads at a time.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -18,23 +17,27 @@ from torch import Tensor, nn
 from napari_ptsam.backbones.backbone import Backbone
 
 
-def adapted(backbone: Backbone, tensors: Mapping[str, Tensor]) -> Backbone:
-    """The backbone with other tensors in some places.
+class Adapted(Backbone):
+    """A backbone with other tensors in some places, for one call.
+
+    It computes all that it is asked for: what another kind of backbone remembers of the frozen
+    network does not hold for this one.
 
     Parameters
     ----------
+    backbone
+        It shares all other tensors; modules that hold exchanged ones are its own.
     tensors
         By their names in the SAM, such as ``image_encoder.blocks.0.attn.qkv.weight``. Gradients
         flow into them.
-
-    Returns
-    -------
-    Backbone
-        A copy that shares all other tensors; modules that hold exchanged ones are its own.
     """
-    twin = copy.copy(backbone)
-    twin.sam = overlay(backbone.sam, tensors)
-    return twin
+
+    def __init__(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
+        # Without the base's, which would freeze what gradients are to flow through.
+        self.sam = overlay(backbone.sam, tensors)
+        self.name = backbone.name
+        self.identity = f"{backbone.identity} adapted"
+        self.architecture = backbone.architecture
 
 
 def overlay(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -15,7 +15,7 @@ from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedd
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
 from napari_ptsam.methods.lora import LowRank, encoder_projections
-from napari_ptsam.methods.overlay import adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Samed(Method):
 
     def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
         """Embedding with the changed encoder."""
-        return adapted(backbone, self.encoder.weights(backbone.sam)).encode(images)
+        return Adapted(backbone, self.encoder.weights(backbone.sam)).encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the chosen mask from the trained decoder, without any prompt."""
-        twin = adapted(backbone, by_name(self.weights))
+        twin = Adapted(backbone, by_name(self.weights))
         return twin.decode(embedding, no_prompts(backbone), self.settings.mask_index)

@@ -20,7 +20,7 @@ from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedd
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import Method, check_mask_index
 from napari_ptsam.methods.label_text import CLIP, TEXT_WIDTH, embed_labels
-from napari_ptsam.methods.overlay import adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
 
 LEARNED = "learned"
 """In place of a text encoder: the labels' embeddings are trained, and know no language."""
@@ -165,7 +165,7 @@ class Ssam(Method):
     def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
         """Embedding with the changed encoder."""
         changed = self.spectra.weights(backbone.sam) | by_name(self.encoder)
-        return adapted(backbone, changed).encode(images)
+        return Adapted(backbone, changed).encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the first label's object."""
@@ -179,7 +179,7 @@ class Ssam(Method):
         learned = self.settings.text_encoder == LEARNED
         vectors = self.learned_labels if learned else self.get_buffer("frozen_labels")
         prompts = self.text_layer(vectors[numbers])[:, None].expand(len(embedding[0]), -1, -1)
-        twin = adapted(backbone, by_name(self.decoder))
+        twin = Adapted(backbone, by_name(self.decoder))
         return twin.decode(embedding, prompts, self.settings.mask_index)
 
     def _number(self, name: str) -> int:

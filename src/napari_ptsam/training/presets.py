@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from napari_ptsam.errors import InputError
+from napari_ptsam.methods.ptsam import DECODER_RATE, ENCODER_RATE
 from napari_ptsam.training.augment import Augmentation
 
 PresetName = Literal["quick", "standard", "paper"]
@@ -71,7 +72,7 @@ class TrainingPlan:
 def training_plan(
     preset: str, *, encoder_prompts: bool, seed: int = 0, steps: int | None = None
 ) -> TrainingPlan:
-    """The plan behind a preset's name.
+    """The plan behind a preset's name, for PTSAM.
 
     ``paper`` is section 4.1.3 of the PTSAM paper: 1,000 epochs of 20 steps at batch 2, AdamW
     with cosine annealing from 0.05 (0.01 with encoder prompts), fresh augmentation at every
@@ -82,7 +83,7 @@ def training_plan(
     InputError
         If there is no such preset.
     """
-    rate = 0.01 if encoder_prompts else 0.05
+    rate = ENCODER_RATE if encoder_prompts else DECODER_RATE
     plans = {
         "quick": TrainingPlan(
             "quick", steps=150, learning_rate=rate, views_per_image=4, evaluate_every=15
