@@ -593,7 +593,10 @@ def test_the_curve_takes_the_colours_of_the_theme(viewer: Any, qtbot: Any) -> No
     viewer.theme = "light"
     assert curve.backgroundBrush().color().lightness() > dark + 100
     curve.add(((1, 0.9), (2, float("nan"))), ((2, 0.5),))
-    assert curve.losses[0] == [1, 2]
+    curve.add(((5, 0.3), (6, 0.2)), ())
+    curve.add(((3, 0.5), (4, 0.4)), ())
+    assert curve.losses[0] == [1, 2, 3, 4, 5, 6]
+    assert curve.losses[1][2:] == [0.5, 0.4, 0.3, 0.2]
     curve.clear_points()
     assert curve.losses == ([], [])
     curve.release()

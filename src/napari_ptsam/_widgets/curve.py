@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from typing import TYPE_CHECKING
 
 import pyqtgraph
@@ -63,9 +64,11 @@ class Curve(pyqtgraph.PlotWidget):  # type: ignore[misc]
 
     def add(self, losses: Points, dice: Points) -> None:
         """Add points."""
-        for kept, new in ((self.losses, losses), (self.dice, dice)):
-            kept[0].extend(step for step, _ in new)
-            kept[1].extend(value for _, value in new)
+        for (steps, values), new in ((self.losses, losses), (self.dice, dice)):
+            # napari handles events while it draws its own bar, so a later part may come first.
+            place = bisect(steps, new[0][0]) if new else 0
+            steps[place:place] = [step for step, _ in new]
+            values[place:place] = [value for _, value in new]
         self._draw()
 
     def clear_points(self) -> None:

@@ -38,7 +38,7 @@ class RunPanel(QWidget):
     Attributes
     ----------
     curve
-        Made with the first training; None before.
+        Made by `prepare`; None before.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -70,15 +70,18 @@ class RunPanel(QWidget):
         self._poll.timeout.connect(self._show_download)
         self.setVisible(False)
 
-    def begin(self, downloaded: Downloaded) -> None:
-        """A training begins; `downloaded` tells of a download, if there is one."""
+    def prepare(self) -> Curve:
+        """Make the curve: plotting takes a moment to load, and nothing should while training."""
         if self.curve is None:
-            # Here and not before: plotting takes a moment to load.
             from napari_ptsam._widgets.curve import Curve
 
             self.curve = Curve(self._viewer)
             self._layout.addWidget(self.curve)
-        self.curve.clear_points()
+        return self.curve
+
+    def begin(self, downloaded: Downloaded) -> None:
+        """A training begins; `downloaded` tells of a download, if there is one."""
+        self.prepare().clear_points()
         self._downloaded = downloaded
         self._clock = _Clock()
         self.bar.setRange(0, 0)

@@ -89,7 +89,7 @@ class TrainSection(QWidget):
         self.run.stop.clicked.connect(self.stop)
         self.run.pause.clicked.connect(self._on_pause)
         self.form.changed.connect(self._settled.start)
-        self._settled.timeout.connect(self.refresh_estimate)
+        self._settled.timeout.connect(self._on_settled)
         state.annotations.changed.connect(self._on_annotations)
         state.jobs.started.connect(self.refresh)
         state.jobs.finished.connect(self.refresh)
@@ -123,7 +123,7 @@ class TrainSection(QWidget):
 
     def refresh_estimate(self) -> None:
         """Tell what a training would cost; measured aside, when nothing else runs."""
-        if self._estimating or not self.isVisible() or self._state.jobs.running is not None:
+        if self._estimating or self._state.jobs.running is not None:
             return
         if self._state.annotations.missing() is not None:
             self.estimate.setText("")
@@ -167,6 +167,11 @@ class TrainSection(QWidget):
             self._choices_asked = True
             self._state.jobs.aside(list_choices, self.form.set_choices)
         self._settled.start()
+
+    def _on_settled(self) -> None:
+        if self.isVisible():
+            self.run.prepare()
+            self.refresh_estimate()
 
     def _on_annotations(self) -> None:
         self.refresh()
