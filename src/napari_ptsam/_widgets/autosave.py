@@ -223,6 +223,8 @@ class Autosave:
         self._written: set[int] = set()
         self._array: Any = None
         self._busy = False
+        self._due = False
+        self._closed = False
         self.timer = QTimer()
         self.timer.setSingleShot(True)
         self.timer.setInterval(DELAY_MS)
@@ -232,11 +234,12 @@ class Autosave:
 
     def save(self) -> None:
         """Save what changed, in another thread."""
+        self._due = False
         snapshot = self._snapshot()
         if snapshot is None:
             return
         if self._busy or self._place is None:
-            self.timer.start()
+            self._wait()
             return
         self._busy = True
         if self._folder is None:
@@ -249,10 +252,15 @@ class Autosave:
         )
 
     def close(self) -> None:
-        """Save a last time, without waiting for it."""
-        if self.timer.isActive():
-            self.timer.stop()
+        """Save a last time, without waiting for it; Qt's part of the timer may be gone already."""
+        self._closed = True
+        if self._due:
             self.save()
+
+    def _wait(self) -> None:
+        self._due = True
+        if not self._closed:
+            self.timer.start()
 
     def _snapshot(self) -> Snapshot | None:
         labels, image = self._annotations.labels, self._annotations.image
@@ -277,8 +285,8 @@ class Autosave:
 
     def _on_edited(self, indices: list[int]) -> None:
         self._written.difference_update(indices or set(self._written))
-        if not self.timer.isActive():
-            self.timer.start()
+        if not self._due:
+            self._wait()
 
     def _on_changed(self) -> None:
         image = self._annotations.image
