@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ class Example:
         HxW, False on pixels to ignore.
     instances
         HxW int32 object ids, 0 on background, if the labels had several; else None.
+    name
+        Of the object, where several kinds are learned at once.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Example:
     mask: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     instances: NDArray[np.int32] | None
+    name: str = ""
 
     @cached_property
     def image_digest(self) -> str:
@@ -117,6 +121,42 @@ def load_examples(
     return examples, fitted
 
 
+def load_named_examples(
+    images: Planes,
+    masks: Planes,
+    labels: Mapping[str, int | None],
+    *,
+    normalization: Normalization,
+    **options: Any,
+) -> tuple[list[Example], Normalization]:
+    """Read the annotated images once for each kind of object.
+
+    Parameters
+    ----------
+    labels
+        Label in the masks by the object's name.
+    **options
+        See `load_examples`, of which this is a series.
+
+    Raises
+    ------
+    InputError
+        As `load_examples`, and if there is no kind or two have one label.
+    """
+    if not labels or len(set(labels.values())) < len(labels):
+        raise InputError(
+            f"The objects to learn are given as different labels by name, not {dict(labels)}; "
+            "for instance nuclei 1, cytoplasm 2."
+        )
+    found: list[Example] = []
+    for name, label in labels.items():
+        examples, normalization = load_examples(
+            images, masks, label=label, normalization=normalization, **options
+        )
+        found += [replace(e, name=name) for e in examples]
+    return found, normalization
+
+
 def annotated_planes(masks: Planes) -> list[int]:
     """Find the planes that are annotated, reading one at a time.
 
@@ -129,7 +169,8 @@ def data_hash(examples: Sequence[Example]) -> str:
     """SHA-256 over the content of all examples, for the record of a training."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(f"{example.key}\n{example.mask.shape}\n".encode())
+        named = f"{example.name}\n" if example.name else ""
+        digest.update(f"{example.key}\n{named}{example.mask.shape}\n".encode())
         for array in (example.image, example.mask, example.valid, example.instances):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

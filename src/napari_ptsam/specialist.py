@@ -17,7 +17,7 @@ from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.devices import choose_device
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError, PromptFileError
-from napari_ptsam.examples import Example, load_examples
+from napari_ptsam.examples import Example, load_named_examples
 from napari_ptsam.methods import Method, build_method, new_method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.objects import without_small
@@ -170,6 +170,7 @@ class Specialist:
         method: str | None = None,
         method_settings: Mapping[str, Any] | None = None,
         learning_rate: float | None = None,
+        classes: Mapping[str, int] | None = None,
         start_from: Specialist | None = None,
         preset: str = "standard",
         steps: int | None = None,
@@ -206,6 +207,10 @@ class Specialist:
             What to change of the method's own settings, such as ``{"encoder": True}`` of ``lora``.
         learning_rate
             Instead of the method's own.
+        classes
+            Several objects to learn at once, each with its label in the masks, such as
+            ``{"nuclei": 1, "cytoplasm": 2}``. Only `ssam` knows several; the specialist
+            predicts the first, and the others by `of`.
         start_from
             A specialist to go on from. Its backbone, method, normalisation and working scale
             are used again, and the learning rate is lower. Images that it learned from are
@@ -255,12 +260,12 @@ class Specialist:
             scale = scale if scale != "auto" else start_from.scaling.factor or "fit"
         plan = training_plan(preset, encoder_prompts=encoder_prompts, seed=seed, steps=steps)
         plan = plan if batch_size is None else replace(plan, batch_size=batch_size)
-        examples, fitted = load_examples(
+        examples, fitted = load_named_examples(
             open_planes(images, axes=axes, channel=channel),
             open_planes(masks),
+            {"": label} if classes is None else classes,
             planes=planes,
             limit=limit,
-            label=label,
             ignore_label=ignore_label,
             normalization=normalization or Normalization(),
         )
@@ -274,7 +279,8 @@ class Specialist:
             trainee = build_method(trained.name, trained.settings_dict, backbone, seed)
         else:
             settings = _settings(method, method_settings, encoder_prompts)
-            trainee = new_method(method or "ptsam", settings, backbone, seed)
+            labels = [class_name] if classes is None else list(classes)
+            trainee = new_method(method or "ptsam", settings, backbone, seed, labels)
         plan = replace(plan, learning_rate=trainee.learning_rate)
         plan = plan if start_from is None else continued(plan)
         plan = plan if learning_rate is None else replace(plan, learning_rate=learning_rate)
@@ -288,7 +294,7 @@ class Specialist:
             normalization=fitted.to_dict(),
             channels={"axes": axes, "channel": channel},
             working_scale=scaling.to_dict(),
-            class_name=class_name,
+            class_name=class_name if classes is None else next(iter(classes)),
         )
         specialist = cls(trainee, backbone, metadata)
         started = time.perf_counter()
@@ -307,6 +313,32 @@ class Specialist:
         if path is not None:
             path.unlink(missing_ok=True)
         return specialist
+
+    def of(self, name: str) -> Specialist:
+        """The specialist for one of the several objects that it learned.
+
+        Parameters
+        ----------
+        name
+            As in `classes` of `train_steps`.
+
+        Returns
+        -------
+        Specialist
+            With the same learned numbers, which are stored once; its predictions are those of
+            the object named.
+
+        Raises
+        ------
+        InputError
+            If it did not learn this object.
+        """
+        learned = self.method.settings_dict["labels"] if self.method.knows_names else ()
+        if name not in (*learned, self.metadata.class_name):
+            known = ", ".join(f"'{n}'" for n in learned or (self.metadata.class_name,))
+            raise InputError(f"This specialist does not know '{name}'; it was taught {known}.")
+        named = replace(self.metadata, class_name=name)
+        return Specialist(self.method.of(name), self.backbone, named)
 
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one plane, HxW or HxWxC of any real dtype."""

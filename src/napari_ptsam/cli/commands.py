@@ -52,6 +52,7 @@ def train(args: argparse.Namespace) -> None:
             seed=args.seed,
             device=args.device,
             class_name=args.class_name,
+            classes=args.classes,
             scale=args.scale,
             axes=args.axes,
             channel=args.channel,
@@ -99,6 +100,8 @@ def segment(args: argparse.Namespace) -> None:
 
     targets = plan_targets(args.inputs, args.output, axes=args.axes, channel=args.channel)
     specialist = Specialist.load(args.prompt_file, backbone=args.backbone, device=args.device)
+    if args.object is not None:
+        specialist = specialist.of(args.object)
     if args.threshold is not None:
         specialist.threshold = args.threshold
     if args.scale is not None:

@@ -142,6 +142,12 @@ def _add_train(subparsers: Commands) -> None:
         help="measure brightness on each image, or once on all of them (%(default)s)",
     )
     add("--class-name", default="object", metavar="NAME", help="what the object is called")
+    add(
+        "--classes",
+        type=_classes,
+        metavar="NAME=N,...",
+        help="several objects and their mask values, for --method ssam: nuclei=1,cytoplasm=2",
+    )
     add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
     add("--encoder-prompts", action="store_true", help="learn prompts in the encoder too (slower)")
     add(
@@ -201,6 +207,7 @@ def _add_segment(subparsers: Commands) -> None:
         help="leave out objects of fewer pixels in a plane",
     )
     add("--scale", type=_fixed_scale, metavar="fit|X", help="instead of the specialist's own")
+    add("--object", metavar="NAME", help="which one, if the specialist knows several (--classes)")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
     _add_axes(parser)
     _add_device(parser)
@@ -286,6 +293,16 @@ def _planes(text: str) -> list[int]:
         return parse_plane_ranges(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _classes(text: str) -> dict[str, int]:
+    classes = {}
+    for part in text.split(","):
+        name, _, label = part.partition("=")
+        if not name.strip() or not label.strip().isdecimal():
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form NAME=N")
+        classes[name.strip()] = int(label)
+    return classes
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ one entry here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -43,8 +44,22 @@ def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: 
         ) from error
 
 
-def new_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:
+def new_method(
+    name: str,
+    settings: dict[str, Any],
+    backbone: Backbone,
+    seed: int = 0,
+    labels: Sequence[str] = ("object",),
+) -> Method:
     """A method to be trained, from what a user asks for.
+
+    Parameters
+    ----------
+    settings
+        Those that are not to be the method's own.
+    labels
+        Names of the objects. Most methods know one, whatever it is called; to others the names
+        are a setting.
 
     Raises
     ------
@@ -55,6 +70,14 @@ def new_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: in
     """
     if name not in METHODS:
         raise InputError(f"There is no method '{name}'; choose one of {', '.join(METHODS)}.")
+    if METHODS[name].knows_names:
+        settings = {"labels": list(labels), **settings}
+    elif len(labels) > 1:
+        able = ", ".join(f"'{n}'" for n, kind in METHODS.items() if kind.knows_names)
+        raise InputError(
+            f"The method '{name}' learns one object, not {', '.join(labels)} at once. Train a "
+            f"specialist for each, or choose the method {able}."
+        )
     try:
         method = METHODS[name].build(settings, backbone, seed)
     except TypeError as error:

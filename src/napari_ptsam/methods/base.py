@@ -34,6 +34,9 @@ class Method(nn.Module, ABC):
     settings_type: ClassVar[type[Any]]
     """A frozen dataclass of plain values that checks itself."""
 
+    knows_names: ClassVar[bool] = False
+    """Whether it learns several objects at once, told apart by the setting `labels`."""
+
     starts_from_prompts: ClassVar[bool] = False
     """Whether `start_from` can take decoder prompts that a task encoder made."""
 
@@ -99,6 +102,10 @@ class Method(nn.Module, ABC):
         Most methods know one object alone, whatever it is called.
         """
         return self.decode(backbone, embedding)
+
+    def of(self, name: str) -> Method:  # noqa: ARG002
+        """The same learned numbers with the object of that name as the output."""
+        return self
 
     def start_from(self, prompts: Tensor) -> None:
         """Begin from given decoder prompts, nx256; only where `starts_from_prompts`."""

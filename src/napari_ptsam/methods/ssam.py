@@ -9,6 +9,7 @@ at 1024 pixels it would be nine tenths of all that is trained.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -126,9 +127,11 @@ class Ssam(Method):
     title: ClassVar[str] = "S-SAM (singular values, named objects)"
     settings_type: ClassVar[type[Any]] = SsamSettings
     settings: SsamSettings
+    knows_names: ClassVar[bool] = True
 
     def __init__(self, settings: SsamSettings, backbone: Backbone, seed: int = 0) -> None:
         super().__init__(settings)
+        self.output = settings.labels[0]
         self.spectra = Spectra(backbone.sam, _matrices(backbone))
         self.encoder = own_copies(backbone.sam, _encoder_extras(backbone, settings.positions))
         self.decoder = own_copies(backbone.sam, _decoder_norms(backbone))
@@ -168,8 +171,8 @@ class Ssam(Method):
         return Adapted(backbone, changed).encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
-        """Logits of the first label's object."""
-        return self.decode_named(backbone, embedding, self.settings.labels[:1])
+        """Logits of one object: that of `of`, else of the first label."""
+        return self.decode_named(backbone, embedding, [self.output])
 
     def decode_named(
         self, backbone: Backbone, embedding: Embedding, names: Sequence[str]
@@ -182,7 +185,15 @@ class Ssam(Method):
         twin = Adapted(backbone, by_name(self.decoder))
         return twin.decode(embedding, prompts, self.settings.mask_index)
 
+    def of(self, name: str) -> Ssam:
+        """The same learned numbers with the object of that name as the output."""
+        twin = copy.copy(self)
+        twin.output = self.settings.labels[self._number(name)]
+        return twin
+
     def _number(self, name: str) -> int:
+        """Place of a name among the labels; the first where there is none."""
+        name = name or self.settings.labels[0]
         if name not in self.settings.labels:
             known = ", ".join(f"'{label}'" for label in self.settings.labels)
             raise InputError(f"This specialist does not know '{name}'; it was taught {known}.")

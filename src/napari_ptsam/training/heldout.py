@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +33,8 @@ def split_examples(
     seen
         `Example.image_digest` of images that training starts with knowledge of.
     """
+    if any(e.name for e in examples):
+        return _split_images(examples, share, seed, seen)
     if share == 0 or len(examples) < 3:
         return list(examples), []
     order = np.random.default_rng([seed, 0x401D]).permutation(len(examples))
@@ -42,6 +45,21 @@ def split_examples(
     return (
         [e for i, e in enumerate(examples) if i not in held],
         [e for i, e in enumerate(examples) if i in held],
+    )
+
+
+def _split_images(
+    examples: Sequence[Example], share: float, seed: int, seen: frozenset[str]
+) -> tuple[list[Example], list[Example]]:
+    """As above where an image comes with several objects: it is held out with all of them."""
+    firsts = list({e.image_digest: e for e in examples}.values())
+    showing = {e.image_digest for e in examples if (e.mask & e.valid).any()}
+    whole = [replace(e, name="", mask=e.valid & (e.image_digest in showing)) for e in firsts]
+    _, held = split_examples(whole, share, seed, seen)
+    images = {e.image_digest for e in held}
+    return (
+        [e for e in examples if e.image_digest not in images],
+        [e for e in examples if e.image_digest in images and (e.mask & e.valid).any()],
     )
 
 
@@ -69,7 +87,8 @@ class HeldOut:
         planes = self.kept or (self._embed(e) for e in self.examples)
         scores = []
         for example, plane in zip(self.examples, planes, strict=True):
-            probability = decode_plane(self.job.method, self.job.backbone, plane)
+            method = self.job.method.of(example.name)
+            probability = decode_plane(method, self.job.backbone, plane)
             scores.append(dice(probability >= 0.5, example.mask, example.valid))
         return float(np.mean(scores))
 

@@ -221,7 +221,8 @@ class _Run:
         method, backbone = self.job.method, self.job.backbone
         with computing(backbone.device):
             batch = feed.batch(step)
-            logits = resize_logits(method.decode(backbone, batch.embedding), self.loss_size)
+            logits = method.decode_named(backbone, batch.embedding, batch.names)
+            logits = resize_logits(logits, self.loss_size)
             valid = _at(batch.valid, self.loss_size)
             # Averaged over the valid pixels alone: what is ignored may hold anything.
             mask = _at(batch.mask * batch.valid, self.loss_size) / valid.clamp(min=0.5)

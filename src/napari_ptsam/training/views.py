@@ -71,11 +71,14 @@ class Batch:
         Of B views.
     mask, valid
         Bx1xSxS float, 1 where the object is and where pixels count.
+    names
+        Of the B objects, see `Example`.
     """
 
     embedding: Embedding
     mask: Tensor
     valid: Tensor
+    names: Sequence[str]
 
 
 class FreshViews:
@@ -103,10 +106,11 @@ class FreshViews:
     def batch(self, step: int) -> Batch:
         """Views of a step; they depend on the plan's seed and the step alone."""
         rng = self._rng(step)
-        views = [self._view(i, rng) for i in self._draw(rng)]
+        drawn = self._draw(rng)
+        views = [self._view(i, rng) for i in drawn]
         images = view_tensors(self.job.backbone, views)
         embedding = self.job.method.encode(self.job.backbone, images)
-        return self._batch(embedding, [_marks(v) for v in views])
+        return self._batch(embedding, [_marks(v) for v in views], drawn)
 
     def _rng(self, step: int) -> np.random.Generator:
         return np.random.default_rng([self.job.plan.seed, 1, step])
@@ -125,10 +129,13 @@ class FreshViews:
             rng,
         )
 
-    def _batch(self, embedding: Embedding, marks: Sequence[NDArray[np.bool_]]) -> Batch:
-        """Batch from the embedding and the 2xSxS marks of its views."""
+    def _batch(
+        self, embedding: Embedding, marks: Sequence[NDArray[np.bool_]], drawn: Sequence[int]
+    ) -> Batch:
+        """Batch from the embedding, the 2xSxS marks, and the example numbers of its views."""
         both = torch.from_numpy(np.stack(marks)).to(self.job.backbone.device).float()
-        return Batch(embedding, both[:, :1], both[:, 1:])
+        names = [self.examples[i].name for i in drawn]
+        return Batch(embedding, both[:, :1], both[:, 1:], names)
 
 
 @dataclass(frozen=True)
@@ -174,12 +181,14 @@ class KeptViews(FreshViews):
 
     def batch(self, step: int) -> Batch:
         """Views of a step; they depend on the plan's seed and the step alone."""
-        chosen = [self.kept[n] for n in self._drawn(step)]
+        drawn = self._drawn(step)
+        chosen = [self.kept[n] for n in drawn]
         device, size = self.job.backbone.device, self.job.backbone.input_size
         levels = zip(*(kept.embedding for kept in chosen), strict=True)
         embedding = tuple(torch.stack(level).to(device).float() for level in levels)
         unpacked = (np.unpackbits(kept.marks, axis=-1, count=size) for kept in chosen)
-        return self._batch(embedding, [marks.astype(bool) for marks in unpacked])
+        examples = [n // self.per_image for n in drawn]
+        return self._batch(embedding, [marks.astype(bool) for marks in unpacked], examples)
 
     def _drawn(self, step: int) -> list[int]:
         """Numbers in the bank of a step's views."""
