@@ -101,6 +101,11 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     release()
 
 
+def learning(section: TrainSection) -> bool:
+    """Whether the window was told of a step."""
+    return section.run.curve is not None and bool(section.run.curve.losses[0])
+
+
 # The whole way.
 
 
@@ -231,6 +236,22 @@ def test_a_preview_that_the_user_removed_does_not_come_back_in_this_training(
     assert "napari-ptsam" in viewer.layers["preview"].metadata
 
 
+def test_a_preview_that_never_showed_anything_goes_with_its_training(viewer: Any) -> None:
+    image = viewer.add_image(np.zeros((2, 8, 8)))
+    preview = PreviewLayer(viewer)
+    preview.begin(image)
+    preview.end()
+    assert list(viewer.layers) == [image]
+    preview.begin(image)
+    preview.show(PreviewedPlane(0, np.ones((8, 8), bool)))
+    preview.end()
+    layer = viewer.layers["preview"]
+    image.data = np.zeros((2, 6, 6))
+    preview.begin(image)
+    assert layer not in viewer.layers
+    assert viewer.layers["preview"].data.shape == (2, 6, 6)
+
+
 def test_an_image_removed_or_reshaped_during_a_training_ends_the_preview_alone(
     section: TrainSection,
     finish: Callable[[], None],
@@ -286,7 +307,7 @@ def test_stop_keeps_the_best_so_far(
 ) -> None:
     section.train.click()
     gate.go()
-    qtbot.waitUntil(lambda: section._ready, timeout=30_000)
+    qtbot.waitUntil(lambda: learning(section), timeout=30_000)
     section.run.stop.click()
     assert section.run.status.text() == "Stopping ..."
     assert not section.run.stop.isEnabled()
@@ -318,7 +339,7 @@ def test_a_paused_training_takes_no_steps_until_it_goes_on(
 ) -> None:
     section.train.click()
     gate.go()
-    qtbot.waitUntil(lambda: section._ready, timeout=30_000)
+    qtbot.waitUntil(lambda: learning(section), timeout=30_000)
     section.run.pause.click()
     assert section.run.pause.text() == "Go on"
     gate.release()
@@ -341,7 +362,7 @@ def test_stop_also_ends_a_paused_training(
 ) -> None:
     section.train.click()
     gate.go()
-    qtbot.waitUntil(lambda: section._ready, timeout=30_000)
+    qtbot.waitUntil(lambda: learning(section), timeout=30_000)
     section.run.pause.click()
     section.run.stop.click()
     gate.release()
@@ -416,7 +437,7 @@ def test_the_window_may_close_during_a_training(
 ) -> None:
     section.train.click()
     gate.go()
-    qtbot.waitUntil(lambda: section._ready, timeout=30_000)
+    qtbot.waitUntil(lambda: learning(section), timeout=30_000)
     state.close()
     gate.release()
     qtbot.wait(200)

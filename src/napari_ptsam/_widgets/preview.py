@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_ptsam._widgets.layers import (
@@ -16,13 +16,13 @@ from napari_ptsam._widgets.layers import (
     blank,
     data_shape,
     full_data,
-    labels_like,
+    image_like,
     result_shape,
     slot,
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels
+    from napari.layers import Image
     from napari.viewer import Viewer
 
     from napari_ptsam.planes import Planes
@@ -34,7 +34,8 @@ SHORTEST = 0.25
 """Seconds between two previews, at least."""
 
 NAME = "preview"
-COLOUR = "cyan"
+COLOURS = ((0, 1, 1, 0), (0, 1, 1, 1))
+"""Of background and object, RGBA: nothing, and cyan, unlike the colours of painted labels."""
 
 Look = Callable[[NDArray[Any]], Any]
 
@@ -100,6 +101,8 @@ class Previews:
 class PreviewLayer:
     """The layer that shows previews. Used in the GUI thread.
 
+    An Image layer: napari takes several times as long to add a Labels layer.
+
     Parameters
     ----------
     viewer
@@ -108,36 +111,30 @@ class PreviewLayer:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._layer: Labels | None = None
+        self._layer: Image | None = None
         self._image: Image | None = None
         self._index: int | None = None
-        self._refused = False
 
     @property
-    def layer(self) -> Labels | None:
-        """The layer, None before the first preview and where the user removed it."""
+    def layer(self) -> Image | None:
+        """The layer, None before the first training and where the user removed it."""
         if self._layer is not None and self._layer not in self._viewer.layers:
             self._layer = None
-            self._refused = True
         return self._layer
 
-    def begin(self, image: Image | None) -> None:
-        """Another training starts, on this image."""
-        same = image is self._image and self.layer is not None
-        if not same:
+    def begin(self, image: Image) -> None:
+        """Another training starts, on this image: lay an empty layer over it."""
+        if self.layer is None or image is not self._image or self._outgrown(image):
             self.remove()
+            self._layer = self._made(image)
         self._image = image
-        self._refused = False
 
     def show(self, preview: PreviewedPlane) -> None:
         """Show a mask on its plane; other planes are left blank, as theirs would be old.
 
-        Nothing happens if the image is gone or has changed its shape, or the user removed the
-        preview.
+        Nothing happens if the user removed the layer.
         """
         layer = self.layer
-        if layer is None:
-            layer = self._made(preview)
         if layer is None or data_shape(layer)[-2:] != preview.mask.shape:
             return
         data = full_data(layer)
@@ -147,6 +144,11 @@ class PreviewLayer:
         self._index = preview.index
         layer.refresh(extent=False, thumbnail=False)
 
+    def end(self) -> None:
+        """The training is over: a layer on which nothing was shown is of no use."""
+        if self._index is None:
+            self.remove()
+
     def remove(self) -> None:
         """Take the layer off the viewer."""
         if self.layer is not None:
@@ -154,24 +156,19 @@ class PreviewLayer:
         self._layer = None
         self._index = None
 
-    def _made(self, preview: PreviewedPlane) -> Labels | None:
-        image = self._image
-        if self._refused or image is None or image not in self._viewer.layers:
-            return None
-        if data_shape(image)[-2:] != preview.mask.shape:
-            return None
-        selection = set(self._viewer.layers.selection)
-        active = self._viewer.layers.selection.active
-        # In 8 bits: napari looks up a colour for every value that the type can hold.
-        data = blank(result_shape(image), np.uint8)
-        self._layer = layer = labels_like(self._viewer, image, NAME, data)
+    def _outgrown(self, image: Image) -> bool:
+        """Whether the image changed its shape since the layer was made."""
+        return self._layer is not None and data_shape(self._layer) != result_shape(image)
+
+    def _made(self, image: Image) -> Image:
+        selection = self._viewer.layers.selection
+        selected, active = set(selection), selection.active
+        layer = image_like(self._viewer, image, NAME, blank(result_shape(image), np.uint8))
         layer.metadata[RESULT_MARK] = NAME
-        # Unlike the colours of painted labels.
-        layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: COLOUR})
+        layer.colormap = Colormap(COLOURS, name=NAME)
+        layer.contrast_limits = (0, 1)
         layer.opacity = 0.5
-        layer.editable = False
         # The brush stays on the layer that the user paints on.
-        self._viewer.layers.selection = selection
+        self._viewer.layers.selection = selected
         self._viewer.layers.selection.active = active
-        self._index = None
         return layer

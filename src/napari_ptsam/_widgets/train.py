@@ -47,7 +47,6 @@ class TrainSection(QWidget):
         self._image: Image | None = None
         self._job: Job | None = None
         self._stop = threading.Event()
-        self._ready = False
         self._choices_asked = False
         self._estimating = False
         self._settled = QTimer(self)
@@ -200,17 +199,18 @@ class TrainSection(QWidget):
                 on_yield=self._on_progress,
                 on_return=self._on_trained,
                 on_error=lambda _: self._ended(""),
-                on_stopped=lambda: self._ended("Stopped before anything was learned."),
+                on_stopped=lambda: self._ended(""),
                 progress=lambda p: (p.step, p.steps),
             )
         except PtsamError as error:
             show(error)
             return
-        self._stop, self._ready = stop, False
-        self._image = self._state.annotations.image
-        self._preview.begin(self._image)
-        self._follow()
+        self._stop = stop
         self.run.begin(lambda: self.engine.downloaded)
+        self._image = self._state.annotations.image
+        if self._image is not None:
+            self._preview.begin(self._image)
+        self._follow()
         self.refresh()
 
     def stop(self) -> None:
@@ -219,10 +219,7 @@ class TrainSection(QWidget):
             return
         self._stop.set()
         self.run.say_stopping()
-        if self._ready:
-            self._job.resume()
-        else:
-            self._job.stop()
+        self._job.resume()
 
     def _on_pause(self) -> None:
         if self._job is None:
@@ -240,12 +237,14 @@ class TrainSection(QWidget):
         self._plane.index = plane_index(self._state.viewer, image) if there else None
 
     def _on_progress(self, progress: Progress) -> None:
-        self._ready = progress.ready
         self.run.show_progress(progress)
         if progress.preview is not None:
             self._preview.show(progress.preview)
 
-    def _on_trained(self, specialist: Specialist) -> None:
+    def _on_trained(self, specialist: Specialist | None) -> None:
+        if specialist is None:
+            self._ended("Stopped before anything was learned.")
+            return
         names = {entry.name for entry in self._state.specialists}
         name = specialist.metadata.class_name
         number = next(i for i in range(1, len(names) + 2) if f"{name} {i}" not in names)
@@ -256,6 +255,7 @@ class TrainSection(QWidget):
         self._job = None
         self._image = None
         self._plane.index = None
+        self._preview.end()
         self.run.end()
         self.result.setText(text)
         self.refresh()

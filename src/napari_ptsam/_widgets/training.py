@@ -66,8 +66,6 @@ class Progress:
         As in `TrainStep`; the phase ``load`` comes before.
     losses, dice
         Points of the curve: number of the step, counted through all phases, and value 0..1.
-    ready
-        Whether a stop would keep something.
     preview
         What the specialist of this moment says of the plane in view, if it was asked.
     note
@@ -79,7 +77,6 @@ class Progress:
     steps: int = 0
     losses: Points = ()
     dice: Points = ()
-    ready: bool = False
     preview: PreviewedPlane | None = None
     note: str = ""
 
@@ -102,14 +99,12 @@ class _Gathered:
     before: int = 0
     last: int = 0
     shown_at: float = 0.0
-    learned: bool = False
 
     def add(self, step: TrainStep) -> None:
         if step.phase == "embed":
             # The next phase counts on from where this one ended.
             self.before = self.last
             return
-        self.learned = True
         self.last = self.before + step.step
         self.losses.append((self.last, step.loss))
         if step.held_out_dice is not None:
@@ -122,7 +117,7 @@ class _Gathered:
         losses, dice = tuple(self.losses), tuple(self.dice)
         self.losses, self.dice = [], []
         self.shown_at = time.perf_counter()
-        return Progress(step.phase, step.step, step.steps, losses, dice, self.learned, preview)
+        return Progress(step.phase, step.step, step.steps, losses, dice, preview)
 
 
 class Engine:
@@ -248,10 +243,15 @@ def _tiles(request: Request, backbone: Backbone) -> int:
 
 def run_training(
     request: Request, engine: Engine, plane: PlaneInView, stop: threading.Event
-) -> Generator[Progress, None, Specialist]:
+) -> Generator[Progress, None, Specialist | None]:
     """Train as asked; once `stop` is set, end with the best so far.
 
     Where the memory does not suffice, it is tried once more with one image in each step.
+
+    Returns
+    -------
+    Specialist or None
+        None if it was stopped before anything was learned.
 
     Yields
     ------
@@ -264,18 +264,21 @@ def run_training(
         In words.
     """
     yield Progress("load")
-    if request.start_from is None:
-        backbone = engine.backbone(request.backbone, request.device, stop.is_set)
-    else:
-        backbone = request.start_from.backbone
+    window = plane, stop
     try:
+        backbone = request.start_from.backbone if request.start_from else None
+        backbone = backbone or engine.backbone(request.backbone, request.device, stop.is_set)
         try:
-            specialist = yield from _trained(request, backbone, engine, (plane, stop))
+            specialist = yield from _trained(request, backbone, engine, window)
         except OutOfMemoryError:
             release_device_memory()
             yield Progress("load", note="The memory was full: trying with one image at a time.")
             small = replace(request, examples={**request.examples, "batch_size": 1})
-            specialist = yield from _trained(small, backbone, engine, (plane, stop))
+            specialist = yield from _trained(small, backbone, engine, window)
+    except TrainingError:
+        if stop.is_set():
+            return None
+        raise
     finally:
         release_device_memory()
     engine.note_trained(backbone, int(specialist.metadata.training["images"]))
