@@ -1,0 +1,205 @@
+"""nnU-Net, run as a program of its own.
+
+Source: Isensee et al., "nnU-Net", Nature Methods 2021; package nnunetv2. It plans, augments and
+trains by its own rules. It has no option for a random seed, so two runs differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from napari_ptsam.baselines import Predictor
+from napari_ptsam.errors import InputError, TrainingError
+
+DATASET = "1"
+"""nnU-Net's number of the data set; each folder holds one."""
+
+_INSTALL = "Install it with: pip install 'napari-ptsam[nnunet]'."
+
+
+@dataclass(frozen=True)
+class NnUnetBaseline:
+    """Where and for how long nnU-Net runs.
+
+    Attributes
+    ----------
+    folder
+        A new or empty folder for its data, its plans, its weights and its log.
+    trainer
+        Class of the trainer; ``nnUNetTrainer`` trains for 1,000 epochs, and
+        ``nnUNetTrainer_50epochs``, for instance, for 50.
+    device
+        ``cuda``, ``cpu`` or ``mps``.
+    """
+
+    folder: Path
+    trainer: str = "nnUNetTrainer"
+    device: str = "cuda"
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return "nnunet"
+
+    def fit(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        masks: Sequence[NDArray[np.bool_]],
+        seed: int,  # noqa: ARG002 (nnU-Net has none)
+    ) -> Predictor:
+        """Plan and train a 2D network on all images; see `Baseline`.
+
+        Raises
+        ------
+        InputError
+            If nnU-Net is not installed, the folder is not empty, or there are no images.
+        TrainingError
+            If nnU-Net ends with an error; the text has its last words.
+        """
+        run = _Programs(self)
+        if not images or len(images) != len(masks):
+            raise InputError(
+                f"nnU-Net got {len(images)} images and {len(masks)} masks; give as many."
+            )
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise InputError(
+                f"The folder {self.folder} is not empty; nnU-Net needs one of its own."
+            )
+        _write_dataset(self.folder / "raw" / f"Dataset{int(DATASET):03d}_specialist", images, masks)
+        run("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", "1", "-npfp", "1")
+        run("nnUNetv2_train", DATASET, "2d", "all", "-tr", self.trainer, "-device", self.device)
+        return _Fitted(run)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """nnU-Net's commands with their three path variables."""
+
+    made: NnUnetBaseline
+
+    def __post_init__(self) -> None:
+        self._find("nnUNetv2_train")
+
+    def __call__(self, program: str, *arguments: str) -> None:
+        """Run one to its end; what it says goes to ``log.txt``."""
+        folder = self.made.folder.resolve()
+        paths = {
+            f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")
+        }
+        for path in paths.values():
+            Path(path).mkdir(parents=True, exist_ok=True)
+        log = folder / "log.txt"
+        with log.open("a", encoding="utf-8") as output:
+            start = output.tell()
+            ended = subprocess.run(
+                [self._find(program), *arguments],
+                env={**os.environ, **paths},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if ended.returncode:
+            said = log.read_bytes()[start:].decode(errors="replace").strip()[-500:]
+            raise TrainingError(
+                f"{program} ended with the code {ended.returncode}. Its last words, of which {log} "
+                f"has all: {said or 'none'}"
+            )
+
+    @staticmethod
+    def _find(program: str) -> str:
+        found = shutil.which(program)
+        if found is None:
+            raise InputError(f"nnU-Net's command {program} is not on the path. {_INSTALL}")
+        return found
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained nnU-Net; each call starts the program once."""
+
+    run: _Programs
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        made = self.run.made
+        with tempfile.TemporaryDirectory(dir=made.folder) as scratch:
+            given, found = Path(scratch, "in"), Path(scratch, "out")
+            given.mkdir()
+            _write_image(given / "case_0000.png", image)
+            self.run(
+                "nnUNetv2_predict", "-i", str(given), "-o", str(found), "-d", DATASET,
+                "-c", "2d", "-f", "all", "-tr", made.trainer, "-device", made.device,
+                "-npp", "1", "-nps", "1", "--save_probabilities",
+            )  # fmt: skip
+            with np.load(found / "case.npz", allow_pickle=False) as stored:
+                classes = stored["probabilities"]  # 2x1xHxW: background, object
+        return np.asarray(classes[1, 0], np.float32)
+
+
+def _write_dataset(
+    home: Path, images: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]
+) -> None:
+    """Training data in nnU-Net's layout: colour PNGs, labels 0 and 1."""
+    for part in ("imagesTr", "labelsTr"):
+        (home / part).mkdir(parents=True)
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        _write_image(home / "imagesTr" / f"case{number:04d}_0000.png", image)
+        Image.fromarray(mask.astype(np.uint8)).save(home / "labelsTr" / f"case{number:04d}.png")
+    description = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "object": 1},
+        "numTraining": len(images),
+        "file_ending": ".png",
+        "overwrite_image_reader_writer": "NaturalImage2DIO",
+    }
+    (home / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+def _write_image(path: Path, image: NDArray[np.float32]) -> None:
+    Image.fromarray(np.rint(np.clip(image, 0, 255)).astype(np.uint8)).save(path)
+
+
+def build_network(channels: int = 3, classes: int = 2, stages: int = 9) -> nn.Module:
+    """The 2D network that nnU-Net plans for large images, from its own architecture builder.
+
+    Raises
+    ------
+    InputError
+        If the builder, the package dynamic-network-architectures, is not installed.
+    """
+    try:
+        unet: Any = import_module("dynamic_network_architectures.architectures.unet")
+    except ImportError as error:
+        raise InputError(f"nnU-Net's architectures are not installed. {_INSTALL}") from error
+    network: nn.Module = unet.PlainConvUNet(
+        input_channels=channels,
+        n_stages=stages,
+        features_per_stage=[min(32 * 2**stage, 512) for stage in range(stages)],
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=[1] + [2] * (stages - 1),
+        n_conv_per_stage=2,
+        num_classes=classes,
+        n_conv_per_stage_decoder=2,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )
+    return network

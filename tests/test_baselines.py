@@ -1,0 +1,184 @@
+"""What users would pick instead: a U-Net of our own, and nnU-Net as a program."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scenes import bright_discs
+
+from napari_ptsam.baselines import Baseline
+from napari_ptsam.baselines.nnunet import NnUnetBaseline, build_network
+from napari_ptsam.baselines.unet import UNet, UNetBaseline
+from napari_ptsam.errors import InputError, TrainingError
+from napari_ptsam.metrics import dice
+from napari_ptsam.tiling import Scaling
+from napari_ptsam.training.augment import Augmentation
+
+SMALL = UNetBaseline(
+    widths=(8, 16), steps=40, learning_rate=0.01, size=64, device="cpu",
+    augmentation=Augmentation.none(),
+)  # fmt: skip
+
+Annotated = tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]
+
+
+@pytest.fixture(scope="module")
+def discs() -> Annotated:
+    examples = bright_discs(4, radius=16)
+    return [e.image for e in examples], [e.mask for e in examples]
+
+
+# The U-Net.
+
+
+def test_the_unet_finds_what_it_was_shown(discs: Annotated) -> None:
+    images, masks = discs
+    predict = SMALL.fit(images[:3], masks[:3], seed=0)
+    probability = predict(images[3])
+    assert probability.shape == masks[3].shape
+    assert probability.dtype == np.float32
+    assert dice(probability >= 0.5, masks[3]) > 0.8
+
+
+def test_the_unet_depends_on_its_seed_alone(discs: Annotated) -> None:
+    few = replace(SMALL, steps=2)
+    torch.manual_seed(1)
+    first = few.fit(*discs, seed=3)(discs[0][0])
+    torch.manual_seed(2)
+    assert np.array_equal(first, few.fit(*discs, seed=3)(discs[0][0]))
+    assert not np.array_equal(first, few.fit(*discs, seed=4)(discs[0][0]))
+
+
+def test_the_unet_segments_planes_of_any_size_in_tiles(discs: Annotated) -> None:
+    few = replace(SMALL, steps=1, scaling=Scaling(1.0))
+    predict = few.fit(*discs, seed=0)
+    wide = np.tile(discs[0][0], (1, 3, 1))[:50]
+    probability = predict(wide)
+    assert probability.shape == (50, 192)
+    assert ((probability >= 0) & (probability <= 1)).all()
+
+
+def test_a_unet_that_cannot_be_is_refused(discs: Annotated) -> None:
+    with pytest.raises(InputError, match=r"multiple of 2 .* not 63"):
+        replace(SMALL, size=63)
+    with pytest.raises(InputError, match=r"multiples of 8.*\(8, 12\)"):
+        replace(SMALL, widths=(8, 12))
+    with pytest.raises(InputError, match="4 images and 0 masks"):
+        SMALL.fit(discs[0], [], seed=0)
+
+
+def test_the_unet_gives_logits_at_the_inputs_size() -> None:
+    assert UNet((8, 16, 24))(torch.zeros(2, 3, 32, 48)).shape == (2, 1, 32, 48)
+
+
+# nnU-Net.
+
+STUB = """\
+#!{python}
+import json, os, pathlib, sys
+import numpy as np
+from PIL import Image
+
+program = pathlib.Path(sys.argv[0]).name
+paths = {{k: os.environ[k] for k in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}}
+with open({calls!r}, "a") as calls:
+    calls.write(json.dumps([program, sys.argv[1:], paths]) + chr(10))
+if program == os.environ.get("STUB_FAILS"):
+    sys.exit("out of patience")
+if program == "nnUNetv2_predict":
+    given, found = (pathlib.Path(sys.argv[sys.argv.index(o) + 1]) for o in ("-i", "-o"))
+    found.mkdir()
+    pixels = np.asarray(Image.open(given / "case_0000.png"))[..., 0] / 255
+    np.savez_compressed(found / "case.npz", probabilities=np.stack([1 - pixels, pixels])[:, None])
+"""
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for nnU-Net's commands, and the file that each call is written to."""
+    record, programs = tmp_path / "calls.jsonl", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"):
+        path = programs / name
+        path.write_text(STUB.format(python=sys.executable, calls=str(record)))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(programs))
+    return record
+
+
+def test_nnunet_is_planned_trained_and_applied(
+    calls: Path, discs: Annotated, tmp_path: Path
+) -> None:
+    folder = tmp_path / "nnunet"
+    baseline: Baseline = NnUnetBaseline(folder, trainer="nnUNetTrainer_5epochs", device="cpu")
+    predict = baseline.fit(*discs, seed=0)
+    probability = predict(discs[0][0])
+    np.testing.assert_allclose(probability, discs[0][0][..., 0] / 255, atol=0.005)
+    said = [json.loads(line) for line in calls.read_text().splitlines()]
+    assert [program for program, _, _ in said] == [
+        "nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict",
+    ]  # fmt: skip
+    assert said[1][1] == ["1", "2d", "all", "-tr", "nnUNetTrainer_5epochs", "-device", "cpu"]
+    for _, _, paths in said:
+        assert paths == {
+            f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")
+        }
+    assert not list(folder.glob("tmp*"))
+
+
+def test_nnunet_is_given_colour_images_and_labels_by_its_own_rules(
+    calls: Path, discs: Annotated, tmp_path: Path
+) -> None:
+    NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0)
+    home = tmp_path / "x" / "raw" / "Dataset001_specialist"
+    description = json.loads((home / "dataset.json").read_text())
+    assert description["numTraining"] == 4
+    assert description["labels"] == {"background": 0, "object": 1}
+    for number, (image, mask) in enumerate(zip(*discs, strict=True)):
+        stored = np.asarray(Image.open(home / "imagesTr" / f"case{number:04d}_0000.png"))
+        np.testing.assert_array_equal(stored, np.rint(image))
+        labels = np.asarray(Image.open(home / "labelsTr" / f"case{number:04d}.png"))
+        np.testing.assert_array_equal(labels, mask)
+
+
+def test_what_nnunet_says_when_it_fails_is_told(
+    calls: Path, discs: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_FAILS", "nnUNetv2_train")
+    with pytest.raises(TrainingError, match=r"nnUNetv2_train ended with the code 1.*patience"):
+        NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0)
+    with pytest.raises(InputError, match="not empty"):
+        NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0)
+
+
+def test_without_nnunet_it_is_said_how_to_get_it(
+    discs: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"pip install 'napari-ptsam\[nnunet\]'"):
+        NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0)
+    assert not (tmp_path / "x").exists()
+
+
+def test_nnunets_own_network_has_the_papers_count() -> None:
+    pytest.importorskip(
+        "dynamic_network_architectures", reason="nnU-Net's architectures are not installed"
+    )
+    with torch.device("meta"):
+        network = build_network()
+    assert sum(p.numel() for p in network.parameters()) == 59_177_872
+
+
+def test_without_its_architectures_there_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)
+    with pytest.raises(InputError, match=r"not installed.*nnunet"):
+        build_network()
