@@ -14,8 +14,8 @@ import pytest
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QToolButton
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QScrollArea, QToolButton
 
 from napari_ptsam._widgets import commands, reader
 from napari_ptsam._widgets.commands import open_dock
@@ -231,3 +231,42 @@ def test_the_dock_of_the_plugins_menu_is_the_one_that_commands_open(
 def test_the_sample_of_the_menu_is_opened_with_its_labels(viewer: Viewer, menus: Any) -> None:
     viewer.open_sample("napari-ptsam", "procedural_stack")
     assert [type(layer).__name__ for layer in viewer.layers] == ["Image", "Labels"]
+
+
+@pytest.mark.parametrize("title", ["Train", "Segment"])
+def test_a_step_opened_from_the_menu_has_its_heading_at_the_top(
+    viewer: Viewer, qtbot: QtBot, title: str
+) -> None:
+    dock = open_dock(viewer)
+    dock.setFixedSize(300, 200)
+    dock.parentWidget().setFloating(True)
+    dock.parentWidget().show()
+    dock.show_section(title.casefold())
+    heading = next(b for b in dock.findChildren(QToolButton) if b.text().endswith(title))
+    viewport = dock.findChild(QScrollArea).viewport()
+
+    def at_the_top() -> None:
+        assert 0 <= heading.mapTo(viewport, QPoint(0, 0)).y() < heading.height()
+
+    qtbot.waitUntil(at_the_top)
+    assert dock.sections["annotate"].isHidden()
+
+
+def test_a_training_that_starts_is_scrolled_into_view(viewer: Viewer, qtbot: QtBot) -> None:
+    dock = open_dock(viewer)
+    dock.setFixedSize(300, 400)
+    dock.parentWidget().setFloating(True)
+    dock.parentWidget().show()
+    train = dock.sections["train"]
+    heading = next(b for b in dock.findChildren(QToolButton) if b.text().endswith("Train"))
+    heading.click()
+    viewport = dock.findChild(QScrollArea).viewport()
+    qtbot.wait(50)
+    train.run.begin(lambda: None)
+    dock.state.jobs.started.emit("Training")
+
+    def in_view() -> None:
+        stop = train.run.stop
+        assert 0 < stop.mapTo(viewport, QPoint(0, stop.height())).y() <= viewport.height()
+
+    qtbot.waitUntil(in_view)

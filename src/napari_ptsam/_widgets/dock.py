@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_ptsam._widgets.annotate import AnnotateSection
@@ -13,6 +14,7 @@ from napari_ptsam._widgets.keys import bind_keys
 from napari_ptsam._widgets.segment import SegmentSection
 from napari_ptsam._widgets.specialists import SpecialistsSection
 from napari_ptsam._widgets.state import PluginState
+from napari_ptsam._widgets.train import TITLE as TRAINING
 from napari_ptsam._widgets.train import TrainSection
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ SECTIONS = {
     "segment": SegmentSection,
     "specialists": SpecialistsSection,
 }
+
+SETTLED = 1.0
+"""Seconds in which the rows of a step that was opened find their places."""
 
 
 class Step(QFrame):
@@ -88,6 +93,10 @@ class PtsamDock(QWidget):
         self.state = PluginState(viewer)
         self.sections: dict[str, Any] = {}
         self._steps: dict[str, Step] = {}
+        self._top: tuple[Step, float] | None = None
+        self._scrolling = QTimer(self)
+        self._scrolling.setSingleShot(True)
+        self._scrolling.timeout.connect(self._scroll_to_top)
         inner = QWidget()
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(4, 4, 4, 4)
@@ -100,12 +109,14 @@ class PtsamDock(QWidget):
         self._scroll.setFrameShape(QFrame.Shape.NoFrame)
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._scroll.setWidget(inner)
+        self._scroll.verticalScrollBar().rangeChanged.connect(self._on_range)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._scroll)
         self.setMinimumWidth(280)
         # The widget may go without an event of its own: with napari's window, or its dock.
         self.destroyed.connect(partial(PluginState.close, self.state))
+        self.state.jobs.started.connect(self._on_started)
         bind_keys(self.state, self.sections)
         self.show_section("annotate")
 
@@ -114,16 +125,35 @@ class PtsamDock(QWidget):
         return QSize(310, 600)
 
     def show_section(self, name: str) -> None:
-        """Open a step and scroll to it.
+        """Open a step, with its heading at the top; the others are closed.
 
         Parameters
         ----------
         name
             ``annotate``, ``train``, ``segment`` or ``specialists``.
         """
-        step = self._steps[name]
-        step.open()
-        self._scroll.ensureWidgetVisible(step)
+        for other, step in self._steps.items():
+            step.open(other == name)
+        self._reveal(name)
+
+    def _on_started(self, title: str) -> None:
+        # Progress, curve and Stop fit below the heading even on a small screen.
+        if title == TRAINING:
+            self._reveal("train")
+
+    def _reveal(self, name: str) -> None:
+        """Scroll until the heading of a step is at the top."""
+        self._top = self._steps[name], time.monotonic()
+        self._scrolling.start(0)
+
+    def _on_range(self) -> None:
+        # Emitted before the layout has moved the steps.
+        if self._top is not None and time.monotonic() - self._top[1] < SETTLED:
+            self._scrolling.start(0)
+
+    def _scroll_to_top(self) -> None:
+        if self._top is not None:
+            self._scroll.verticalScrollBar().setValue(self._top[0].y())
 
     def _add(self, name: str, number: int, section: Any) -> None:
         step = Step(f"{number}   {section.title}", section)
