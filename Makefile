@@ -1,7 +1,9 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo      set up and run the main job on real images
 #   make test      the test suite
+#   make test-core the same without napari, Qt and the tests that need them
 #   make install   only .venv/bin/napari-ptsam
+#   make napari    napari with the plugin
 #   make lint      ruff, mypy, import contracts
 #   make docs      the documentation, into site/
 # PYTHON=/path/to/python3.12 chooses another interpreter (3.11 or newer).
@@ -13,13 +15,26 @@ OUTPUT ?= demo-output
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 INPUTS := pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test install dev lint docs clean
+.PHONY: demo test test-core install napari dev lint docs clean
 
 demo: install
 	$(BIN)/napari-ptsam demo -o $(OUTPUT)
 
+# In two runs: the plugins of napari and Qt for pytest would slow down the tests of the core, and
+# keep them from starting where Qt lacks a system library.
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -p no:napari -p no:pytest-qt --ignore=tests/widgets
+	@if error=$$($(BIN)/python -c 'import qtpy.QtWidgets' 2>&1); then \
+	    $(BIN)/python -m pytest tests/widgets; \
+	else \
+	    echo "Not run: tests/widgets, because Qt does not start here: $${error##*$$'\n'}"; \
+	fi
+
+test-core: $(VENV)/.installed-core
+	$(BIN)/python -m pytest --ignore=tests/widgets
+
+napari: $(VENV)/.installed-napari
+	$(BIN)/napari --with napari-ptsam
 
 install: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -53,8 +68,16 @@ $(VENV)/.installed: $(INPUTS) | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-core: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev,gui-test]'
+	@touch $@
+
+$(VENV)/.installed-napari: $(VENV)/.installed
+	$(PIP) -e '.[all]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

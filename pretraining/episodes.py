@@ -22,6 +22,9 @@ from pretraining.pool import TypeScenes
 LOSS_STRIDE = 2
 """Masks come out at half the input's resolution, and are compared there."""
 
+PADDED = 0.2
+"""Share of the episodes whose images are padded."""
+
 Task = tuple[tuple[int, ...], bool]
 """Kinds whose pixels are asked for, and whether it is everything else instead."""
 
@@ -36,29 +39,33 @@ class Crops:
         Kx3xSxS float32, 0..255, stretched as a user's images are.
     kinds, instances
         KxSxS int64.
+    valid
+        Kx1xSxS float32, 0 on the padding below and right of small images.
     """
 
     images: Tensor
     kinds: Tensor
     instances: Tensor
+    valid: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order in which they are given to the constructor."""
+        return self.images, self.kinds, self.instances, self.valid
 
     def to(self, device: torch.device) -> Crops:
         """The same on a device."""
-        return Crops(*(t.to(device) for t in (self.images, self.kinds, self.instances)))
+        return Crops(*(t.to(device) for t in self.tensors))
 
 
 def join(parts: Sequence[Crops]) -> Crops:
     """Crops of several types, one after the other."""
-    return Crops(
-        torch.cat([p.images for p in parts]),
-        torch.cat([p.kinds for p in parts]),
-        torch.cat([p.instances for p in parts]),
-    )
+    return Crops(*(torch.cat(t) for t in zip(*(p.tensors for p in parts), strict=True)))
 
 
 def split(crops: Crops, types: int) -> list[Crops]:
     """Joined crops of `types` types, each on its own again."""
-    parts = (t.chunk(types) for t in (crops.images, crops.kinds, crops.instances))
+    parts = (t.chunk(types) for t in crops.tensors)
     return [Crops(*part) for part in zip(*parts, strict=True)]
 
 
@@ -103,18 +110,42 @@ def apply_look(image: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
     return np.asarray(np.clip(image, 0, 1) * 255, np.float32)
 
 
-def draw_crops(scenes: TypeScenes, count: int, size: int, rng: np.random.Generator) -> Crops:
-    """Random crops at one random zoom, each flipped and turned on its own."""
+def draw_crops(
+    scenes: TypeScenes, count: int, size: int, rng: np.random.Generator, whole: float = 0.1
+) -> Crops:
+    """Random crops at one random zoom, each flipped and turned on its own.
+
+    Parameters
+    ----------
+    whole
+        Share of episodes that show nearly whole scenes: what is told by its surroundings
+        cannot be learned from small windows.
+    """
     look = draw_look(rng)
     side = scenes.images.shape[1]
     zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.8))))
     window = int(np.clip(size / zoom, 64, side))
+    if rng.random() < whole:
+        window = int(rng.uniform(0.7, 1.0) * side)
     parts = [
         _crop(scenes, int(k), window, size, look, rng)
         for k in rng.choice(len(scenes.images), count, replace=False)
     ]
     images, kinds, instances = (torch.stack(p) for p in zip(*parts, strict=True))
-    return Crops(images, kinds, instances)
+    return _padded(Crops(images, kinds, instances, torch.ones(count, 1, size, size)), rng)
+
+
+def _padded(crops: Crops, rng: np.random.Generator) -> Crops:
+    """Now and then, images that do not fill the input, as narrow ones of a user do not."""
+    if rng.random() < PADDED:
+        for valid in crops.valid:
+            rows, columns = (int(s * rng.uniform(0.4, 1.0)) for s in valid.shape[1:])
+            if rng.random() < 0.5:
+                valid[:, rows:] = 0
+            else:
+                valid[:, :, columns:] = 0
+    there = crops.valid[:, 0].long()
+    return Crops(crops.images, crops.kinds * there, crops.instances * there, crops.valid)
 
 
 def _crop(
@@ -145,7 +176,7 @@ def _cut(plane: NDArray[Any], corner: tuple[int, int], window: int) -> NDArray[A
 
 def draw_tasks(crops: Crops, count: int, rng: np.random.Generator) -> list[Task]:
     """`count` tasks that are asked of all crops of the episode."""
-    areas = np.bincount(crops.kinds.cpu().numpy().ravel())
+    areas = np.bincount(crops.kinds.cpu().numpy().ravel(), minlength=1)
     present = [int(k) for k in np.flatnonzero(areas) if k > 0]
     if not present:
         return [((1,), False)] * count

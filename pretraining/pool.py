@@ -21,7 +21,8 @@ from napari_ptsam.synthetic.scene import Family
 
 GROUPS = {
     "light": ("fluorescence", "transmitted", "stained"),
-    "matter": ("particles", "electron", "tissue", "organs", "generic", "materials"),
+    "matter": ("particles", "electron", "generic", "materials"),
+    "body": ("tissue", "organs"),
 }
 """Modules of `napari_ptsam.synthetic` whose families make up each part of the pool."""
 
@@ -97,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pool", type=Path)
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=list(GROUPS))
-    parser.add_argument("--types", type=int, default=600, help="types of each group")
+    parser.add_argument("--types", type=int, default=500, help="types of each group")
     parser.add_argument("--scenes", type=int, default=8, help="scenes of each type")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()

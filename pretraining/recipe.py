@@ -28,8 +28,11 @@ class Phase:
         Learning rate, linear in between.
     groups
         Parts of the pool that types are drawn from.
-    dense_weight
-        Weight of the loss that tells the kind of every pixel.
+    dense_weight, pixel_weight
+        Weights of the loss that tells the kind of every pixel, and of that of the linear pixel
+        classifiers.
+    click_share
+        Share of the steps in which objects are asked for by clicks and boxes.
     """
 
     steps: int
@@ -40,6 +43,8 @@ class Phase:
     last_rate: float
     groups: tuple[str, ...]
     dense_weight: float = 0.3
+    pixel_weight: float = 0.5
+    click_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,6 @@ class Recipe:
         Types in each group of the pool.
     weight_decay
         Of AdamW.
-    tasks
-        Tasks asked of each step's crops.
     shape
         Sizes of the network.
     """
@@ -63,7 +66,6 @@ class Recipe:
     seed: int
     pool_types: int
     weight_decay: float
-    tasks: int
     phases: tuple[Phase, ...]
     shape: EmbeddedShape = field(default_factory=EmbeddedShape)
 

@@ -32,7 +32,10 @@ RECIPE = "recipe.json"
 WARM_UP = 200
 """Steps over which the learning rate rises, at the very start."""
 
-SAVE_EVERY = 200
+WHOLE = {"body": 0.7}
+"""Share of the episodes that show whole scenes, where it is not the usual 0.1."""
+
+SAVE_EVERY = 100
 LOG_EVERY = 25
 
 
@@ -56,7 +59,8 @@ def batches(recipe: Recipe, pool: Path, steps: range) -> Iterator[Batch]:
         for _ in range(phase.types):
             group = phase.groups[int(rng.integers(len(phase.groups)))]
             scenes = read_type(pool, group, int(rng.integers(recipe.pool_types)))
-            parts.append(episodes.draw_crops(scenes, phase.scenes, phase.crop, rng))
+            whole = WHOLE.get(group, 0.1)
+            parts.append(episodes.draw_crops(scenes, phase.scenes, phase.crop, rng, whole))
         yield Batch(step, phase, rate, episodes.join(parts), rng)
 
 
@@ -75,7 +79,7 @@ def train(recipe: Recipe, pool: Path, run: Path, device: str, until: int | None 
     run.mkdir(parents=True, exist_ok=True)
     model = Pretrainer(recipe.shape, recipe.seed).to(device)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
     first = restore(run / CHECKPOINT, model, optimiser)
     end = recipe.steps if until is None else min(until, recipe.steps)
@@ -84,21 +88,19 @@ def train(recipe: Recipe, pool: Path, run: Path, device: str, until: int | None 
     (run / RECIPE).write_text(json.dumps(asdict(recipe), indent=1))
     log = _Log(run / "log.jsonl")
     for batch in batches(recipe, pool, range(first, end)):
-        log.add(batch.step, _learn(model, optimiser, batch, recipe.tasks))
+        log.add(batch.step, _learn(model, optimiser, batch))
         if (batch.step + 1) % SAVE_EVERY == 0 or batch.step + 1 == end:
             save(run / CHECKPOINT, model, optimiser, batch.step + 1)
 
 
-def _learn(
-    model: Pretrainer, optimiser: torch.optim.Optimizer, batch: Batch, tasks: int
-) -> dict[str, Tensor]:
+def _learn(model: Pretrainer, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
     """One step; returns its losses by name."""
-    device = model.table.weight.device
+    device = model.sam.pixel_mean.device
     for group in optimiser.param_groups:
         group["lr"] = batch.rate * min(1.0, (batch.step + 1) / WARM_UP)
     crops, phase = batch.crops.to(device), batch.phase
     with torch.autocast(device.type, torch.bfloat16):
-        losses: dict[str, Tensor] = model(crops, phase.types, batch.rng, tasks, phase.dense_weight)
+        losses: dict[str, Tensor] = model(crops, phase, batch.rng)
     total = torch.stack(list(losses.values())).sum()
     optimiser.zero_grad(set_to_none=True)
     total.backward()
@@ -114,21 +116,19 @@ class _Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.started = time.time()
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.values: dict[str, list[float]] = {}
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        self.count += 1
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+            self.values.setdefault(name, []).append(float(value.detach()))
         if (step + 1) % LOG_EVERY:
             return
-        means = {k: round(v / self.count, 4) for k, v in self.sums.items()}
+        means = {k: round(sum(v) / len(v), 4) for k, v in self.values.items()}
         line = {"step": step + 1, "seconds": round(time.time() - self.started, 1), **means}
         with self.path.open("a") as log:
             log.write(json.dumps(line) + "\n")
         print(line, flush=True)
-        self.sums, self.count = {}, 0
+        self.values = {}
 
 
 def save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:

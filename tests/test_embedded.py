@@ -11,10 +11,12 @@ from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import (
+    READOUT_GAIN,
     EmbeddedShape,
     TaskEncoder,
     build_embedded,
     load_embedded,
+    read_out,
     shape_of_state,
 )
 from napari_ptsam.errors import BackboneError
@@ -145,14 +147,14 @@ def test_the_tiny_file_holds_what_it_was_built_of(tiny_backbone: Path) -> None:
     assert shape_of_state(load_file(tiny_backbone)) == TINY
 
 
-def task_inputs(count: int = 3) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+def task_inputs(count: int = 3, side: int = 8) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Embeddings, masks and valid pixels of some examples."""
     generator = torch.Generator().manual_seed(0)
-    levels = [(256, 8), (64, 16), (32, 32)]
+    levels = [(256, side), (64, 2 * side), (32, 4 * side)]
     embedding = tuple(torch.randn(count, c, s, s, generator=generator) for c, s in levels)
-    masks = (torch.rand(count, 1, 64, 64, generator=generator) < 0.3).float()
+    masks = (torch.rand(count, 1, 8 * side, 8 * side, generator=generator) < 0.3).float()
     valid = torch.ones_like(masks)
-    valid[:, :, 48:] = 0
+    valid[:, :, 6 * side :] = 0
     return embedding, masks, valid
 
 
@@ -161,43 +163,81 @@ def task_encoder() -> TaskEncoder:
     return build_embedded(TINY).task_encoder.eval().requires_grad_(False)
 
 
+def all_together(count: int) -> Tensor:
+    """One task that is told by all examples."""
+    return torch.ones(1, count)
+
+
 def test_the_order_of_examples_does_not_matter(task_encoder: TaskEncoder) -> None:
-    statistics = task_encoder.statistics(*task_inputs())
-    prompts = task_encoder(statistics[None])
+    embedding, masks, valid = task_inputs()
+    prompts = task_encoder(TaskEncoder.statistics(embedding, masks, valid).over(all_together(3)))
     assert prompts.shape == (1, 8, 256)
-    torch.testing.assert_close(task_encoder(statistics[[2, 0, 1]][None]), prompts)
+    order = [2, 0, 1]
+    turned = TaskEncoder.statistics(tuple(e[order] for e in embedding), masks[order], valid[order])
+    torch.testing.assert_close(
+        task_encoder(turned.over(all_together(3))), prompts, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_showing_all_examples_twice_changes_nothing(task_encoder: TaskEncoder) -> None:
-    statistics = task_encoder.statistics(*task_inputs())
-    twice = torch.cat([statistics, statistics])
-    torch.testing.assert_close(task_encoder(twice[None]), task_encoder(statistics[None]))
+    once = TaskEncoder.statistics(*task_inputs()).over(all_together(3))
+    torch.testing.assert_close(task_encoder(once + once), task_encoder(once), rtol=1e-3, atol=1e-4)
 
 
 def test_examples_and_masks_do_matter(task_encoder: TaskEncoder) -> None:
     embedding, masks, valid = task_inputs()
-    prompts = task_encoder(task_encoder.statistics(embedding, masks, valid)[None])
-    inverted = task_encoder(task_encoder.statistics(embedding, 1 - masks, valid)[None])
-    fewer = task_encoder(task_encoder.statistics(embedding, masks, valid)[None, :1])
-    assert not torch.allclose(inverted, prompts, atol=1e-3)
-    assert not torch.allclose(fewer, prompts, atol=1e-3)
+    statistics = TaskEncoder.statistics(embedding, masks, valid)
+    prompts = task_encoder(statistics.over(all_together(3)))
+    inverted = TaskEncoder.statistics(embedding, 1 - masks, valid)
+    assert not torch.allclose(task_encoder(inverted.over(all_together(3))), prompts, atol=1e-3)
+    fewer = statistics.over(torch.tensor([[1.0, 0.0, 0.0]]))
+    assert not torch.allclose(task_encoder(fewer), prompts, atol=1e-3)
 
 
-def test_ignored_pixels_do_not_reach_the_prompts(task_encoder: TaskEncoder) -> None:
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_objects_that_one_feature_tells_are_read_off_without_any_training(
+    task_encoder: TaskEncoder, level: int
+) -> None:
+    embedding, _, valid = task_inputs(side=32)
+    shown = torch.nn.functional.interpolate(embedding[level][:, 5:6], (256, 256), mode="nearest")
+    masks = (shown > 0.5).float()
+    statistics = TaskEncoder.statistics(embedding, masks, valid).over(all_together(3))
+    logits = read_out(embedding, task_encoder(statistics).expand(3, -1, -1))
+    assert logits.shape == (3, 1, 128, 128)
+    truth = torch.nn.functional.interpolate(masks, (128, 128), mode="nearest") > 0
+    agree = ((logits > 0) == truth).float().mean()
+    # Features that are coarser than the mask are interpolated, and blur its borders.
+    assert agree > (0.95 if level == 2 else 0.75)
+
+
+def test_prompts_that_are_missing_read_nothing() -> None:
+    embedding, _, _ = task_inputs()
+    assert not read_out(embedding, torch.zeros(3, 0, 256)).any()
+    one = torch.ones(3, 1, 256)
+    both = torch.cat([one, torch.zeros(3, 1, 256)], 1)
+    assert torch.equal(read_out(embedding, one), read_out(embedding, both))
+    constant = torch.zeros(3, 2, 256)
+    constant[:, 1, -1] = 1.0
+    assert torch.equal(read_out(embedding, constant), torch.full((3, 1, 32, 32), READOUT_GAIN))
+
+
+def test_ignored_pixels_do_not_reach_the_prompts() -> None:
     embedding, masks, valid = task_inputs()
-    statistics = task_encoder.statistics(embedding, masks, valid)
+    statistics = TaskEncoder.statistics(embedding, masks, valid)
     other_masks = torch.where(valid > 0, masks, 1 - masks)
     other_levels = []
     for level in embedding:
         changed = level.clone()
         changed[:, :, level.shape[2] * 48 // 64 :] = 99.0
         other_levels.append(changed)
-    again = task_encoder.statistics(tuple(other_levels), other_masks, valid)
-    torch.testing.assert_close(again, statistics)
+    again = TaskEncoder.statistics(tuple(other_levels), other_masks, valid)
+    torch.testing.assert_close(again.regions, statistics.regions)
+    torch.testing.assert_close(again.moments, statistics.moments)
 
 
 def test_examples_without_object_give_finite_prompts(task_encoder: TaskEncoder) -> None:
     embedding, masks, valid = task_inputs()
     for mask in (torch.zeros_like(masks), torch.ones_like(masks)):
-        prompts = task_encoder(task_encoder.statistics(embedding, mask, valid)[None])
+        statistics = TaskEncoder.statistics(embedding, mask, valid).over(all_together(3))
+        prompts = task_encoder(statistics)
         assert torch.isfinite(prompts).all()

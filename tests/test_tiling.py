@@ -144,6 +144,23 @@ def test_large_objects_let_whole_images_in() -> None:
     assert choose_scaling([of_mask(disc((512, 512), (256, 256), 60))], 256, 12) == Scaling(None)
 
 
+def test_images_of_several_sizes_share_one_scale() -> None:
+    sizes = [(256, 256), (256, 320), (512, 640)]
+    masks = [disc(shape, (100, 100), 12) for shape in sizes]
+    assert choose_scaling([of_mask(m) for m in masks], 256, 12) == Scaling(0.8)
+    assert choose_scaling([of_mask(m) for m in masks[:2]], 256, 12) == Scaling(None)
+
+
+def test_small_images_of_several_sizes_are_not_enlarged_without_bound() -> None:
+    masks = [disc((side, side), (20, 20), 6) for side in (40, 64, 80)]
+    assert choose_scaling([of_mask(m) for m in masks], 256, 12) == Scaling(2.0)
+
+
+def test_objects_that_fill_much_of_the_view_let_whole_images_in_whatever_their_size() -> None:
+    masks = [disc((side, side), (side // 2, side // 2), side // 4) for side in (256, 512, 700)]
+    assert choose_scaling([of_mask(m) for m in masks], 256, 12) == Scaling(None)
+
+
 def test_small_objects_ask_for_tiles_at_the_wanted_width() -> None:
     scaling = choose_scaling([of_mask(disc((1000, 1000), (400, 400), 10))], 256, 12)
     assert scaling.factor == pytest.approx(12 / 13, rel=0.1)

@@ -598,8 +598,8 @@ def test_the_start_is_what_the_task_encoder_says_of_the_training_examples(
     with torch.inference_mode():
         embedding = backbone.encode(backbone.normalise_input(images, [(64, 64)] * 3))
         statistics = encoder.statistics(embedding, masks, torch.ones_like(masks))
-        prompts = encoder(statistics[None])[0]
-    torch.testing.assert_close(method.tensors()["decoder_prompts"], prompts, rtol=1e-4, atol=1e-4)
+        prompts = encoder(statistics.over(torch.ones(1, 3)))[0]
+    torch.testing.assert_close(method.tensors()["decoder_prompts"], prompts, rtol=1e-3, atol=1e-3)
 
 
 def test_a_backbone_without_task_encoder_starts_at_random(

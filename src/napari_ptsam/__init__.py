@@ -6,8 +6,9 @@ names below is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from napari_ptsam._lazy import loader
 
 __version__ = "0.1.0"
 
@@ -26,24 +27,27 @@ if TYPE_CHECKING:
     from napari_ptsam.planes import Planes, open_planes
     from napari_ptsam.promptfile import read_prompt_file, write_prompt_file
     from napari_ptsam.specialist import Specialist
-
-_HOMES = {
-    "Specialist": "specialist",
-    "Planes": "planes",
-    "open_planes": "planes",
-    "Normalization": "normalize",
-    "load_backbone": "backbones",
-    "list_backbones": "backbones",
-    "read_prompt_file": "promptfile",
-    "write_prompt_file": "promptfile",
-    "PtsamError": "errors",
-    "InputError": "errors",
-    "BackboneError": "errors",
-    "DownloadError": "errors",
-    "PromptFileError": "errors",
-    "TrainingError": "errors",
-    "OutOfMemoryError": "errors",
-}
+else:
+    __getattr__ = loader(
+        __name__,
+        {
+            "Specialist": "specialist",
+            "Planes": "planes",
+            "open_planes": "planes",
+            "Normalization": "normalize",
+            "load_backbone": "backbones",
+            "list_backbones": "backbones",
+            "read_prompt_file": "promptfile",
+            "write_prompt_file": "promptfile",
+            "PtsamError": "errors",
+            "InputError": "errors",
+            "BackboneError": "errors",
+            "DownloadError": "errors",
+            "PromptFileError": "errors",
+            "TrainingError": "errors",
+            "OutOfMemoryError": "errors",
+        },
+    )
 
 __all__ = [
     "Specialist",
@@ -63,17 +67,6 @@ __all__ = [
     "OutOfMemoryError",
     "__version__",
 ]
-
-
-if not TYPE_CHECKING:  # type checkers see the imports above, and so every misspelt name
-
-    def __getattr__(name: str) -> object:
-        """Load a public name from its module when it is first used (PEP 562)."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
 
 
 def __dir__() -> list[str]:

@@ -22,6 +22,12 @@ OVERLAP = 0.25
 MAX_SCALE = 2.0
 """Enlarging further shows the model no more than the camera saw."""
 
+SAME_SIZE = 1.25
+"""Images whose longest sides differ by no more than this ratio count as of one size."""
+
+LARGE_OBJECT = 1 / 6
+"""Objects wider than this share of the model's input are told by the whole view."""
+
 Offset = tuple[int, int]
 """Row and column of a tile's top left corner in the scaled plane, model pixels."""
 
@@ -104,7 +110,12 @@ def object_thickness(examples: Sequence[Annotated]) -> float | None:
 
 
 def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float) -> Scaling:
-    """Fit whole images in, unless the objects would become too small: then tiles.
+    """One scale for all images, or whole images fitted in.
+
+    Objects have a size of their own, whatever the size of the image: so where images differ in
+    size they share one scale, unless objects are so large that the whole view tells what they
+    are. Objects that would become too small get a larger scale. Either way images that do not
+    fit the input are cut into tiles.
 
     Parameters
     ----------
@@ -116,9 +127,15 @@ def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float
         Width in model pixels that objects should at least have.
     """
     width = object_thickness(examples)
-    fit = float(np.median([size / max(e.image.shape[:2]) for e in examples]))
-    if width is None or width * fit >= wanted_width:
+    fits = [size / max(e.image.shape[:2]) for e in examples]
+    fit = float(np.median(fits))
+    if width is None:
         return Scaling(None)
+    if width * fit >= wanted_width:
+        alike = max(fits) <= SAME_SIZE * min(fits)
+        if alike or width * fit > LARGE_OBJECT * size:
+            return Scaling(None)
+        return Scaling(round(min(fit, MAX_SCALE), 3))
     factor = min(wanted_width / max(width, 1.0), MAX_SCALE)
     # Fitting a small image in may enlarge it beyond what is worth tiles.
     return Scaling(round(factor, 3)) if factor > fit else Scaling(None)

@@ -33,7 +33,7 @@ import napari_ptsam._widgets.commands
 import napari_ptsam._widgets.reader
 seconds = time.perf_counter() - start
 from importlib import import_module
-for name in ("writer", "samples", "state", "annotate"):
+for name in ("writer", "samples", "dock", "train", "segment", "specialists"):
     import_module(f"napari_ptsam._widgets.{name}")
 print(json.dumps({"seconds": seconds, "torch": "torch" in sys.modules}))
 """

@@ -22,7 +22,7 @@ HEIGHT = 150
 DICE_ON_DARK, DICE_ON_LIGHT = "#6aa8ff", "#0b5cc0"
 
 
-class Curve(pyqtgraph.PlotWidget):  # type: ignore[misc]
+class Curve(pyqtgraph.PlotWidget):
     """A plot over the steps, in the colours of the viewer's theme.
 
     Parameters

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones._sam import ImageEncoderViT, MaskDecoder, Sam
 from napari_ptsam.backbones.attention import encode_vit
-from napari_ptsam.backbones.embedded import EmbeddedEncoder, TaskEncoder
+from napari_ptsam.backbones.embedded import EmbeddedEncoder, TaskEncoder, read_out
 from napari_ptsam.devices import half_precision
 
 Embedding = tuple[Tensor, ...]
@@ -182,6 +182,9 @@ def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tenso
         [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1
     )
     masks = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
+    if finer:
+        # Not on the single mask (0), which answers clicks: those are no weights of a classifier.
+        masks = torch.cat([masks[:, :1], masks[:, 1:] + read_out(embedding, prompts)], 1)
     return masks, decoder.iou_prediction_head(hidden[:, 0])
 
 
@@ -192,7 +195,8 @@ def _upscale(decoder: MaskDecoder, source: Tensor, finer: Embedding) -> Tensor:
     first, norm, activation, second, last_activation = decoder.output_upscaling
     quarter, half = finer
     upscaled = activation(norm(first(source) + quarter))
-    return cast(Tensor, last_activation(second(upscaled) + half))
+    # After the activation: a mask can be read off the encoder's finest features directly.
+    return cast(Tensor, last_activation(second(upscaled)) + half)
 
 
 def resize_logits(logits: Tensor, size: int) -> Tensor:

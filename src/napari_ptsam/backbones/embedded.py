@@ -1,16 +1,17 @@
 """The small SAM that ships inside the package.
 
 It is a SAM in all that matters to a specialist: `segment_anything`'s own
-transformer blocks, prompt encoder and mask decoder of width 256. Three things
+transformer blocks, prompt encoder and mask decoder of width 256. Four things
 differ, so that a model of 10 million numbers can draw thin and small objects:
 
 * a convolutional stem stands in place of the 16x16 patch projection;
 * image embeddings are at a stride of 8 pixels, context being computed by the
   transformer at a stride of 16;
 * features at strides 4 and 2 are handed to the mask decoder's upscaling (as
-  SAM 2 does), so that masks come out at half the input's resolution.
+  SAM 2 does), so that masks come out at half the input's resolution;
+* two of a specialist's eight prompts also reach the mask directly (`read_out`).
 
-A fourth part, the `TaskEncoder`, turns example images and their masks into
+One more part, the `TaskEncoder`, turns example images and their masks into
 eight decoder prompts: the starting point of a user's training.
 """
 
@@ -38,6 +39,10 @@ PROMPT_COUNT = 8
 """Decoder prompts that the task encoder makes (n_md of PTSAM, section 3.2)."""
 
 DECODER_WIDTH = 256
+
+READOUT_GAIN = 0.125
+"""From prompts to the weights of the readout. Features are near 1 and steps of a prompt near
+0.05; so a step moves the logits moderately."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +176,72 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def read_out(embedding: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
+    """A direct way from decoder prompts to the mask, beside SAM's transformer.
+
+    The first two prompts are also the weights of a linear pixel classifier: the
+    first on the embedding; the second on the finer features, coarser ones first,
+    its last number a constant. So what is told by a pixel's features alone need
+    not pass the transformer, and is tuned like a logistic regression.
+
+    Parameters
+    ----------
+    embedding
+        As `EmbeddedEncoder` returns it, for B images.
+    prompts
+        Bxnx256; those that are missing count as zero.
+
+    Returns
+    -------
+    Tensor
+        Bx1xS/2xS/2 logits.
+    """
+    prompts = F.pad(prompts, (0, 0, 0, max(0, 2 - prompts.shape[1])))
+    weights = (READOUT_GAIN * prompts).to(embedding[0].dtype)
+    logits = torch.einsum("bc,bchw->bhw", weights[:, 0], embedding[0])[:, None]
+    first = 0
+    for level in embedding[1:]:
+        chosen = weights[:, 1, first : first + level.shape[1]]
+        logits = _double(logits) + torch.einsum("bc,bchw->bhw", chosen, level)[:, None]
+        first += level.shape[1]
+    return logits + weights[:, 1, -1, None, None, None]
+
+
+@dataclass(frozen=True)
+class TaskStatistics:
+    """What the task encoder wants to know of examples; B tasks, sums over their examples.
+
+    Attributes
+    ----------
+    regions
+        Bx3x(F+1): object, background and border; the mean of each of the F features, weighted,
+        and the weight itself last.
+    moments
+        Bx2x(F+1)x(F+1): second moments of the features and a constant, over the object and
+        over the background.
+    """
+
+    regions: Tensor
+    moments: Tensor
+
+    def __add__(self, other: TaskStatistics) -> TaskStatistics:
+        """Those of both groups of examples together."""
+        return TaskStatistics(self.regions + other.regions, self.moments + other.moments)
+
+    def over(self, support: Tensor) -> TaskStatistics:
+        """Those of Q tasks, each of the examples that its row of QxB marks with 1."""
+        summed = (torch.einsum("qb,b...->q...", support, t) for t in (self.regions, self.moments))
+        return TaskStatistics(*summed)
+
+
 class TaskEncoder(nn.Module):
     """Example embeddings and their masks to decoder prompts.
 
-    Object, background and their border are each averaged over the embedding
-    and the finer features; a small network maps the averages to prompts.
-    Several examples are averaged region by region, so that their order and
-    number do not matter.
+    Two descriptions of the task are made of the examples: the mean features of
+    object, background and border, which a small network maps to six prompts; and
+    a linear pixel classifier in closed form (ridge regression of -1 and +1),
+    which becomes the two prompts of `read_out`. Both are sums over the
+    examples, so that their order does not matter.
     """
 
     def __init__(self, hidden: int = 256) -> None:
@@ -187,13 +251,15 @@ class TaskEncoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(3 * features, hidden),
             nn.GELU(),
-            nn.Linear(hidden, PROMPT_COUNT * DECODER_WIDTH),
+            nn.Linear(hidden, (PROMPT_COUNT - 2) * DECODER_WIDTH),
         )
-        self.base = nn.Parameter(0.1 * torch.randn(PROMPT_COUNT, DECODER_WIDTH))
+        self.base = nn.Parameter(0.1 * torch.randn(PROMPT_COUNT - 2, DECODER_WIDTH))
+        self.log_ridge = nn.Parameter(torch.tensor(0.02).log())
+        self.contrast = nn.Parameter(torch.tensor(3.0))
 
     @staticmethod
-    def statistics(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Tensor:
-        """Means of all features over object, background and border.
+    def statistics(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> TaskStatistics:
+        """Statistics of one example for each of B tasks.
 
         Parameters
         ----------
@@ -201,35 +267,70 @@ class TaskEncoder(nn.Module):
             As `EmbeddedEncoder` returns it, for B images.
         masks, valid
             Bx1xHxW float, 1 where the object is and where pixels count.
-
-        Returns
-        -------
-        Tensor
-            Bx3x(F+1): three regions, each with F summed features, weighted,
-            and the weight itself last; sums over examples stay sums.
         """
-        parts = []
+        means = []
         for level in embedding:
-            size = (level.shape[-2], level.shape[-1])
-            weight = F.adaptive_avg_pool2d(valid, size)
-            inside = F.adaptive_avg_pool2d(masks * valid, size)
-            outside = weight - inside
-            border = 4.0 * inside * outside
-            regions = torch.cat([inside, outside, border], 1).flatten(2)
-            area = regions.sum(-1, keepdim=True) + 1e-4
-            sums = regions @ level.flatten(2).transpose(1, 2).to(regions.dtype)
-            parts.append(sums / area)
-        weight = torch.stack([masks.mul(valid).mean((1, 2, 3)), valid.mean((1, 2, 3))], 1)
-        present = torch.stack([weight[:, 0], weight[:, 1] - weight[:, 0], weight[:, 0]], 1)
-        return torch.cat([torch.cat(parts, -1), present.clamp(min=0.0)[..., None]], -1)
+            regions = _regions(masks, valid, (level.shape[-2], level.shape[-1])).flatten(2)
+            features = level.flatten(2).transpose(1, 2)
+            sums = (regions.to(features.dtype) @ features).float()
+            means.append(sums / (regions.sum(-1, keepdim=True) + 1e-4))
+        covered = torch.stack([masks.mul(valid).mean((1, 2, 3)), valid.mean((1, 2, 3))], 1)
+        present = torch.stack([covered[:, 0], covered[:, 1] - covered[:, 0], covered[:, 0]], 1)
+        # The root: a small object counts for more than its area.
+        weight = (present.clamp(min=0.0) + 1e-6).sqrt()[..., None]
+        regions = torch.cat([torch.cat(means, -1) * weight, weight], -1)
+        return TaskStatistics(regions, _moments(embedding, masks, valid))
 
-    def forward(self, statistics: Tensor) -> Tensor:
-        """Prompts from K examples of each of B tasks: BxKx3x(F+1) to Bx8x256."""
-        means, present = statistics[..., :-1], statistics[..., -1:]
-        weight = (present + 1e-6).sqrt()
-        pooled = (means * weight).sum(1) / weight.sum(1)
-        prompts: Tensor = self.layers(self.norm(pooled.flatten(1)))
-        return self.base + prompts.view(-1, PROMPT_COUNT, DECODER_WIDTH)
+    def classifier(self, statistics: TaskStatistics) -> Tensor:
+        """Bx(F+1) weights of the linear pixel classifier, the constant's last."""
+        moments = statistics.moments.float()
+        area = moments[:, :, -1, -1].clamp(min=1e-6)
+        total = area.sum(1, keepdim=True)
+        # Between counting pixels and counting both classes alike.
+        balance = (area / total).clamp(min=1e-3).rsqrt() / total
+        both = (moments * balance[..., None, None]).sum(1)
+        target = moments[:, 0, -1] * balance[:, :1] - moments[:, 1, -1] * balance[:, 1:]
+        size = both.shape[-1] - 1
+        scale = both.diagonal(dim1=1, dim2=2)[:, :size].mean(1)
+        ridge = (self.log_ridge.exp() * scale + 1e-5)[:, None].expand(-1, size)
+        root = torch.linalg.cholesky(both + torch.diag_embed(F.pad(ridge, (0, 1), value=1e-4)))
+        return torch.cholesky_solve(target[..., None], root)[..., 0]
+
+    def forward(self, statistics: TaskStatistics) -> Tensor:
+        """Bx8x256 prompts."""
+        means = statistics.regions[..., :-1] / statistics.regions[..., -1:]
+        described = self.layers(self.norm(means.flatten(1))).unflatten(1, (-1, DECODER_WIDTH))
+        weights = self.classifier(statistics) * (self.contrast / READOUT_GAIN)
+        coarse, fine = weights[:, :DECODER_WIDTH], weights[:, DECODER_WIDTH:-1]
+        fine = F.pad(fine, (0, DECODER_WIDTH - 1 - fine.shape[1]))
+        read = torch.stack([coarse, torch.cat([fine, weights[:, -1:]], 1)], 1)
+        return torch.cat([read, self.base + described], 1)
+
+
+def _regions(masks: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Object, background and border, as shares of each pixel: Bx3xhxw."""
+    weight = F.adaptive_avg_pool2d(valid, size)
+    inside = F.adaptive_avg_pool2d(masks * valid, size)
+    outside = weight - inside
+    return torch.cat([inside, outside, 4.0 * inside * outside], 1)
+
+
+def _moments(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Tensor:
+    """Second moments over object and background, of two of the finest pixels in each coarse one."""
+    coarse, quarter, half = embedding
+    regions = _regions(masks, valid, (half.shape[-2], half.shape[-1]))[:, :2]
+    moments = torch.zeros(())
+    for i in (0, 1):
+        # The order in which the readout takes its weights. In float32: rounded moments are no
+        # moments of anything, and the regression fails.
+        taken = slice(1 + 2 * i, None, 4)
+        levels = [coarse, quarter[..., i::2, i::2], half[..., taken, taken]]
+        features = torch.cat([level.float() for level in levels], 1).flatten(2)
+        features = F.pad(features, (0, 0, 0, 1), value=1.0)
+        weights = regions[..., taken, taken].flatten(2)
+        weighted = features[:, None] * weights[:, :, None]
+        moments = moments.to(masks.device) + weighted @ features[:, None].transpose(-1, -2)
+    return moments / (2 * coarse.shape[-2] * coarse.shape[-1])
 
 
 def build_embedded(shape: EmbeddedShape | None = None, seed: int = 0) -> Sam:

@@ -89,7 +89,7 @@ _SPECS = (
         ),
         architecture="embedded",
         licence="BSD-3-Clause",
-        file_name="embedded-v1.safetensors",
+        file_name="embedded-v2.safetensors",
     ),
     BackboneSpec(
         name="vit_b",

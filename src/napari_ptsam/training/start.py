@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from napari_ptsam.backbones.embedded import TaskEncoder
+from napari_ptsam.backbones.embedded import TaskEncoder, TaskStatistics
 from napari_ptsam.devices import computing
 from napari_ptsam.examples import Example
 from napari_ptsam.predict import embed_plane
@@ -37,24 +36,25 @@ class TaskStart:
         """Look at the examples and set the method; yields 1 for each."""
         if self.encoder is None or not self.examples:
             return
-        statistics: list[Tensor] = []
+        total: TaskStatistics | None = None
         for example in self.examples:
-            statistics += self._statistics(self.encoder, example)
+            for statistics in self._statistics(self.encoder, example):
+                total = statistics if total is None else total + statistics
             yield 1
-        with torch.inference_mode():
-            self.job.method.start_from(self.encoder(torch.cat(statistics)[None])[0])
+        if total is not None:
+            with torch.inference_mode():
+                self.job.method.start_from(self.encoder(total)[0])
 
-    def _statistics(self, encoder: TaskEncoder, example: Example) -> list[Tensor]:
-        """1x3x(F+1) for each tile of an example."""
+    def _statistics(self, encoder: TaskEncoder, example: Example) -> Iterator[TaskStatistics]:
+        """Those of each tile of an example."""
         backbone, size = self.job.backbone, self.job.backbone.input_size
         scale = self.job.scaling.scale_for(example.image.shape, size)
         plane = embed_plane(self.job.method, backbone, example.image, self.job.scaling)
-        found = []
         for i, offset in enumerate(plane.offsets):
             view = plain_view(example, size, scale, offset)
             marks = (torch.from_numpy(m)[None, None].float() for m in (view.mask, view.valid))
             mask, valid = (m.to(backbone.device) for m in marks)
             tile = tuple(level[i : i + 1] for level in plane.tiles)
             with torch.inference_mode(), computing(backbone.device):
-                found.append(encoder.statistics(tile, mask, valid))
-        return found
+                statistics = encoder.statistics(tile, mask, valid)
+            yield statistics
