@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxL
 
 from napari_ptsam._widgets.annotate import AnnotateSection
 from napari_ptsam._widgets.keys import bind_keys
+from napari_ptsam._widgets.layers import RESULT_MARK
+from napari_ptsam._widgets.preview import NAME as PREVIEW
 from napari_ptsam._widgets.segment import SegmentSection
 from napari_ptsam._widgets.specialists import SpecialistsSection
 from napari_ptsam._widgets.state import PluginState
@@ -26,6 +28,9 @@ SECTIONS = {
     "segment": SegmentSection,
     "specialists": SpecialistsSection,
 }
+
+SEGMENTING = "Segmenting"
+"""Title of the runs that segment layers."""
 
 SETTLED = 1.0
 """Seconds in which the rows of a step that was opened find their places."""
@@ -137,9 +142,14 @@ class PtsamDock(QWidget):
         self._reveal(name)
 
     def _on_started(self, title: str) -> None:
-        # Progress, curve and Stop fit below the heading even on a small screen.
         if title == TRAINING:
+            # Progress, curve and Stop fit below the heading even on a small screen.
             self._reveal("train")
+        if title in (TRAINING, SEGMENTING):
+            # Preview and result over each other would mix their colours.
+            for layer in self.state.viewer.layers:
+                if layer.metadata.get(RESULT_MARK) == PREVIEW:
+                    layer.visible = title == TRAINING
 
     def _reveal(self, name: str) -> None:
         """Scroll until the heading of a step is at the top."""
