@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Generator, Iterator
@@ -270,3 +273,28 @@ def test_a_training_that_starts_is_scrolled_into_view(viewer: Viewer, qtbot: QtB
         assert 0 < stop.mapTo(viewport, QPoint(0, stop.height())).y() <= viewport.height()
 
     qtbot.waitUntil(in_view)
+
+
+LEAVE = """
+import sys
+import napari
+from napari_ptsam._widgets.dock import PtsamDock
+
+viewer = napari.Viewer(show=False)
+viewer.open_sample("napari-ptsam", "procedural_stack")
+viewer.window.add_dock_widget(PtsamDock(viewer))
+if sys.argv[1] == "close":
+    viewer.close()
+"""
+
+
+@pytest.mark.skipif(
+    os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="napari's window needs a screen"
+)
+@pytest.mark.parametrize("how", ["close", "end"])
+def test_napari_ends_without_a_word_of_the_plugin(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE, how], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "napari_ptsam" not in done.stderr, done.stderr

@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,8 +60,14 @@ class _Worker(WorkerBase):
         self.going = threading.Event()
         self.going.set()
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Run; called by the thread pool."""
+        # `work` raises nothing. Where napari closed meanwhile, Qt has taken the signals away.
+        with suppress(RuntimeError):
+            super().run()
+
+    def work(self) -> None:
+        """Drive the generator and tell how it ended."""
         try:
             outcome = self._drive()
         except Exception as error:
@@ -318,9 +324,10 @@ class Jobs(QObject):
                     on_error(error)
 
         def yielded(value: Y) -> None:
+            on_yield(value)
+            # Last: napari's bar handles events as it moves, the next value's among them.
             if progress is not None:
                 self._advance(*progress(value))
-            on_yield(value)
 
         job = Job(title, generator, _Callbacks(yielded, on_return, failed, on_stopped))
         job.ended.connect(self._on_ended)

@@ -76,10 +76,9 @@ class Segmenter(QObject):
         state.jobs.finished.connect(self._draw_stale)
 
     def close(self) -> None:
-        """Let go of the viewer and all results."""
+        """Let go of the viewer and all results; the timer is Qt's to end, and may be gone."""
         self._state.viewer.layers.events.removed.disconnect(self._on_removed)
         self._state.viewer.dims.events.current_step.disconnect(self._draw_stale)
-        self._timer.stop()
         self.results.clear()
         self._dirty.clear()
 
