@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEventLoop, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QEventLoop, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -135,6 +135,11 @@ class Driver:
             QTest.mouseMove(native, place)
         QTest.mouseRelease(native, Qt.MouseButton.LeftButton, pos=places[-1])
         QApplication.processEvents()
+
+    def leave_image(self) -> None:
+        """Move the mouse out of the image, so that the brush is not drawn on it."""
+        native = self.viewer.window._qt_viewer.canvas.native
+        QApplication.sendEvent(native, QEvent(QEvent.Type.Leave))
 
     def drop(self, path: Path) -> None:
         """Drop a file on the window."""

@@ -111,6 +111,7 @@ class AnnotateSection(QWidget):
         self.offer = RestoreOffer()
         self.why = _text("")
         self.status = _text("")
+        self.status.hide()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -250,6 +251,10 @@ class AnnotateSection(QWidget):
         self.why.setText(" ".join(reasons))
         self.why.setVisible(bool(reasons))
 
+    def _say(self, text: str) -> None:
+        self.status.setText(text)
+        self.status.show()
+
     # What the user does
 
     def _choose_first(self) -> None:
@@ -289,7 +294,7 @@ class AnnotateSection(QWidget):
 
     def _on_part(self) -> None:
         self._explained(self._annotations.new_areas)
-        self.status.setText("Draw a rectangle. Then choose the labels layer to go on painting.")
+        self._say("Draw a rectangle. Then choose the labels layer to go on painting.")
 
     def _go(self, item: QListWidgetItem) -> None:
         layer = self._annotations.labels or self._annotations.image
@@ -342,7 +347,7 @@ class AnnotateSection(QWidget):
                 path, count=count, size=size, in_view=in_view, largest=int(largest)
             ),
             on_yield=take,
-            on_return=lambda found: self.status.setText(f"{found} masks were imported."),
+            on_return=lambda found: self._say(f"{found} masks were imported."),
             progress=lambda plane: (plane.done, plane.total),
         )
 
@@ -352,7 +357,7 @@ class AnnotateSection(QWidget):
         if entry is None or image is None or labels is None:
             return
         if index is None:
-            self.status.setText("Go to one plane of the image first (2D view).")
+            self._say("Go to one plane of the image first (2D view).")
             return
         planes, specialist = planes_of(image, self._annotations.channel), entry.specialist
         value = self._annotations.label or 1
@@ -366,7 +371,7 @@ class AnnotateSection(QWidget):
                 before = np.asarray(full_data(labels)[slot(labels, index)])
                 write_plane(labels, index, _started(before, mask, self._annotations.label, value))
             name = plane_name(labels, index)
-            self.status.setText(
+            self._say(
                 f"{name}: correct the prediction with the brush."
                 if mask.any()
                 else f"{name}: the specialist finds no object here."
@@ -404,16 +409,16 @@ class AnnotateSection(QWidget):
         labels.refresh()
         self._annotations.put_back(kept.empty, dict(kept.boxes))
         self._annotations.look(planes)
-        self.status.setText(f"{kept.count} annotated planes were restored.")
+        self._say(f"{kept.count} annotated planes were restored.")
 
     def _on_kept(self, kept: Kept) -> None:
         self.offer.show_for(kept)
 
     def _on_saved(self, count: int) -> None:
-        self.status.setText(f"Annotations of {count} planes are saved.")
+        self._say(f"Annotations of {count} planes are saved.")
 
     def _on_save_failed(self, reason: str) -> None:
-        self.status.setText(f"The annotations could not be saved: {reason}")
+        self._say(f"The annotations could not be saved: {reason}")
 
     def _release(self) -> None:
         self.autosave.close()

@@ -1,0 +1,194 @@
+"""Makes the pictures of the plugin: ``python docs/make_pictures.py``, on a machine with a screen.
+
+Drives the plugin in a window of 1280x720 on the packaged sample, from painting to the segmented
+stack, and writes ``docs/images``. Without a screen:
+``xvfb-run -a -s "-screen 0 1280x720x24 +extension GLX" python docs/make_pictures.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from qtpy.QtCore import QBuffer
+from scipy import ndimage
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.driving import SAMPLE, Driver  # noqa: E402 (the checkout is no package)
+
+IMAGES = ROOT / "docs" / "images"
+PAINTED = (2, 5, 8, 11, 14)
+UNSEEN = 20
+"""A plane without paint: what is seen on it was learned."""
+
+PNG_LIMIT, GIF_LIMIT = 200_000, 1_000_000
+FRAME_WIDTH = 640
+TRAINING_FRAMES, RESULT_STEP = 10, 4
+CONTROLS = 325
+"""Pixels at the left, with napari's layer controls, that the animation leaves out."""
+
+
+def grabbed(driver: Driver) -> Image.Image:
+    """The window as it is now."""
+    buffer = QBuffer()
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    driver.window.grab().save(buffer, "PNG")
+    return Image.open(BytesIO(bytes(buffer.data()))).convert("RGB")
+
+
+def save_png(picture: Image.Image, name: str) -> None:
+    """Write a picture in 256 colours.
+
+    Raises
+    ------
+    ValueError
+        If it is larger than it should be.
+    """
+    path = IMAGES / name
+    few = quantized(picture, 256)
+    few.save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    if path.stat().st_size > PNG_LIMIT:
+        raise ValueError(f"{path} is larger than {PNG_LIMIT} bytes")
+
+
+def save_gif(frames: list[Image.Image], durations: list[int], path: Path) -> None:
+    """Write an animation, in as many colours as its limit allows."""
+    small = []
+    for frame in frames:
+        part = frame.crop((CONTROLS, 22, frame.width, frame.height))
+        height = round(part.height * FRAME_WIDTH / part.width)
+        small.append(part.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
+    for colours in (128, 64, 48, 32, 24, 16):
+        few = [quantized(frame, colours) for frame in small]
+        few[0].save(
+            path, save_all=True, append_images=few[1:], duration=durations, loop=0, optimize=True
+        )
+        if path.stat().st_size <= GIF_LIMIT:
+            break
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {len(few)} frames, {colours} colours")
+
+
+def quantized(picture: Image.Image, colours: int) -> Image.Image:
+    """A picture in few colours, rare ones among them: each object has its own."""
+    return picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+
+
+def paint(driver: Driver, labels: Any, truth: Any) -> None:
+    """Dab the brush on every cell of the plane in view."""
+    for number, where in enumerate(ndimage.find_objects(truth), start=1):
+        if where is not None:
+            cell = truth == number
+            row, column = ndimage.center_of_mass(cell)
+            labels.brush_size = max(2, round(2 * np.sqrt(cell.sum() / np.pi)))
+            driver.stroke([(row, column), (row, column + 1)])
+
+
+def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
+    """The first picture: some planes are painted; and a frame of each."""
+    viewer, section = driver.viewer, dock.sections["annotate"]
+    given = viewer.layers[1]
+    dock.show_section("annotate")
+    driver.pause(0.3)
+    driver.press(section.new_labels)
+    truth = np.array(given.data)
+    viewer.layers.remove(given)
+    labels = dock.state.annotations.labels
+    frames = []
+    for plane in PAINTED:
+        viewer.dims.set_point(0, plane)
+        driver.pause(0.2)
+        paint(driver, labels, truth[plane])
+        driver.pause(0.5)
+        frames.append(grabbed(driver))
+    driver.wait_until(
+        lambda: len(dock.state.annotations.annotated()) == len(PAINTED), 10, "The list of planes"
+    )
+    save_png(frames[-1], "annotate.png")
+    labels.mode = "pan_zoom"
+    driver.leave_image()
+    return frames
+
+
+def train(driver: Driver, dock: Any) -> list[Image.Image]:
+    """The second picture, half through; and the frames of the training."""
+    state, section = dock.state, dock.sections["train"]
+    driver.viewer.dims.set_point(0, UNSEEN)
+    driver.open_dock("Train specialist")
+    section.form.class_name.setText("cell")
+    driver.wait_until(lambda: "Takes" in section.estimate.text(), 120, "The estimate")
+    driver.press(section.train)
+    frames, shown = [], [0]
+
+    def over() -> bool:
+        curve = section.run.curve
+        steps = curve.losses[0][-1] if curve is not None and curve.losses[0] else 0
+        if steps >= shown[0] + 150 // TRAINING_FRAMES or (not frames and steps):
+            shown[0] = steps
+            frames.append(grabbed(driver))
+        return state.jobs.running is None
+
+    driver.wait_until(over, 900, "The training")
+    save_png(frames[len(frames) // 2], "train.png")
+    driver.pause(0.5)
+    return [*frames, grabbed(driver)]
+
+
+def segment(driver: Driver, dock: Any) -> list[Image.Image]:
+    """The third picture, and the result plane by plane."""
+    viewer, section = driver.viewer, dock.sections["segment"]
+    driver.open_dock("Segment (batch)")
+    section.what.setCurrentIndex(section.what.findData("layer"))
+    dock.state.annotations.labels.visible = False
+    driver.pause(0.3)
+    driver.press(section.segment_button)
+    driver.wait_until(lambda: dock.state.jobs.running is None, 600, "The segmentation")
+    section.adjust.numbered.setChecked(True)
+    driver.wait_until(lambda: section.segmenter.settled, 60, "The objects")
+    driver.pause(0.5)
+    save_png(grabbed(driver), "segment.png")
+    frames = []
+    for plane in range(0, viewer.dims.nsteps[0], RESULT_STEP):
+        viewer.dims.set_point(0, plane)
+        driver.pause(0.3)
+        frames.append(grabbed(driver))
+    return frames
+
+
+def main() -> None:
+    """Make them all."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Neither the user's settings nor annotations that were kept show up in the pictures.
+        os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder)
+        import napari
+
+        viewer = napari.Viewer()
+        driver = Driver(viewer)
+        driver.menu(*SAMPLE).trigger()
+        driver.wait_until(lambda: len(viewer.layers) == 2, 60, "The sample")
+        dock, _ = driver.open_dock("Annotate planes")
+        scenes = [(annotate, 700), (train, 300), (segment, 700)]
+        frames: list[Image.Image] = []
+        durations: list[int] = []
+        for scene, duration in scenes:
+            taken = scene(driver, dock)
+            frames += taken
+            # Each scene rests on its last frame.
+            durations += [duration] * (len(taken) - 1) + [1500]
+        save_gif(frames, durations, IMAGES / "loop.gif")
+        viewer.close()
+
+
+if __name__ == "__main__":
+    main()
