@@ -137,8 +137,9 @@ class Driver:
         QApplication.processEvents()
 
     def leave_image(self) -> None:
-        """Move the mouse out of the image, so that the brush is not drawn on it."""
+        """Move the mouse out of the image, so that nothing is drawn below it there."""
         native = self.viewer.window._qt_viewer.canvas.native
+        QTest.mouseMove(native, QPoint(4, 4))
         QApplication.sendEvent(native, QEvent(QEvent.Type.Leave))
 
     def drop(self, path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import time
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
@@ -76,6 +79,14 @@ class Step(QFrame):
         self._section.setVisible(opened)
 
 
+def _close_at_exit(found: weakref.ref[PtsamDock]) -> None:
+    """Close a dock that outlives its window, before Qt deletes its parts in any order."""
+    dock = found()
+    if dock is not None and isalive(dock):
+        dock.destroyed.disconnect(dock._close)
+        dock._close()
+
+
 class PtsamDock(QWidget):
     """Annotate, train, segment, and the list of specialists.
 
@@ -120,7 +131,9 @@ class PtsamDock(QWidget):
         layout.addWidget(self._scroll)
         self.setMinimumWidth(280)
         # The widget may go without an event of its own: with napari's window, or its dock.
-        self.destroyed.connect(partial(PluginState.close, self.state))
+        self._close = partial(PluginState.close, self.state)
+        self.destroyed.connect(self._close)
+        atexit.register(_close_at_exit, weakref.ref(self))
         self.state.jobs.started.connect(self._on_started)
         bind_keys(self.state, self.sections)
         self.show_section("annotate")
