@@ -79,8 +79,16 @@ def save_gif(frames: list[Image.Image], durations: list[int], path: Path) -> Non
 
 
 def quantized(picture: Image.Image, colours: int) -> Image.Image:
-    """A picture in few colours, rare ones among them: each object has its own."""
-    return picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    """A picture in few colours: most for what covers much of it, a third for what is rare."""
+    rare = colours // 3
+    methods = {Image.Quantize.MEDIANCUT: colours - rare, Image.Quantize.MAXCOVERAGE: rare}
+    both: list[int] = []
+    for method, count in methods.items():
+        found = picture.quantize(count, method=method, dither=Image.Dither.NONE).getpalette()
+        both += (found or [])[: 3 * count]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(both)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def paint(driver: Driver, labels: Any, truth: Any) -> None:
@@ -101,6 +109,8 @@ def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
     driver.pause(0.3)
     driver.press(section.new_labels)
     truth = np.array(given.data)
+    # Less noise to be seen, and to be stored in the animation.
+    viewer.layers[0].contrast_limits = (55, 190)
     viewer.layers.remove(given)
     labels = dock.state.annotations.labels
     frames = []
@@ -114,6 +124,10 @@ def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
         lambda: len(dock.state.annotations.annotated()) == len(PAINTED), 10, "The list of planes"
     )
     save_png(frames[-1], "annotate.png")
+    # napari leaves a dot where the brush was last: beside the image it is not seen.
+    labels.brush_size = 1
+    driver.stroke([(-6, -6), (-6, -6)])
+    labels.brush_size = 10
     labels.mode = "pan_zoom"
     driver.leave_image()
     return frames
