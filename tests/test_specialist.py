@@ -131,7 +131,16 @@ def test_another_backbone_is_refused_with_both_names(
 ) -> None:
     path = specialist.save(tmp_path / "disc")
     other = load_backbone(write_tiny_backbone(tmp_path / "stranger.safetensors", seed=5))
-    with pytest.raises(PromptFileError, match=r"backbone 'tiny'.*not on 'stranger'"):
+    with pytest.raises(PromptFileError, match=r"backbone 'tiny'.*not on 'stranger'.*Load 'tiny'"):
+        Specialist.load(path, backbone=other)
+
+
+def test_another_version_of_the_same_backbone_is_refused_with_a_way_out(
+    specialist: Specialist, tmp_path: Path
+) -> None:
+    path = specialist.save(tmp_path / "disc")
+    other = load_backbone(write_tiny_backbone(tmp_path / "tiny.safetensors", seed=5))
+    with pytest.raises(PromptFileError, match=r"two versions of it: train again"):
         Specialist.load(path, backbone=other)
 
 

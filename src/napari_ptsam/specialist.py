@@ -443,11 +443,18 @@ class Specialist:
                 backbone or metadata.backbone_name, device=choose_device(device)
             )
         if backbone.identity != metadata.backbone_identity:
+            if backbone.name == metadata.backbone_name:
+                way_out = (
+                    "These are two versions of it: train again on the present one, or install "
+                    "the version of napari-ptsam that the file was made with."
+                )
+            else:
+                way_out = f"Load '{metadata.backbone_name}', or train again on '{backbone.name}'."
             raise PromptFileError(
                 f"{Path(path).name} was learned on the backbone '{metadata.backbone_name}' "
                 f"(identity {metadata.backbone_identity[:12]}), not on '{backbone.name}' "
-                f"(identity {backbone.identity[:12]}). Learned prompts work on their own backbone "
-                f"alone: load '{metadata.backbone_name}', or train again on '{backbone.name}'."
+                f"(identity {backbone.identity[:12]}), and learned prompts work on their own "
+                f"backbone alone. {way_out}"
             )
         method = build_method(metadata.method, metadata.method_settings, backbone)
         method.load_tensors({k: torch.from_numpy(v) for k, v in file.tensors.items()})

@@ -51,7 +51,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests' files out of the user's folders."""
     for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    monkeypatch.setenv("NAPARI_PTSAM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("NAPARI_PTSAM_ANNOTATIONS", str(tmp_path / "annotations"))
 
 
 @pytest.fixture

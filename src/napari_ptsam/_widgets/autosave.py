@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_ptsam._widgets.annotations import Annotations
     from napari_ptsam._widgets.jobs import Jobs
 
-FOLDER_VARIABLE = "NAPARI_PTSAM_DATA"
+FOLDER_VARIABLE = "NAPARI_PTSAM_ANNOTATIONS"
 INDEX = "annotations.json"
 VERSION = 1
 DELAY_MS = 20_000
@@ -42,7 +42,7 @@ KEPT = 5
 
 
 def annotations_folder() -> Path:
-    """Folder of kept annotations: in ``$NAPARI_PTSAM_DATA`` or the user's data folder."""
+    """Folder of kept annotations: in ``$NAPARI_PTSAM_ANNOTATIONS`` or the user's data folder."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     base = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("napari-ptsam")
     return base / "annotations"
