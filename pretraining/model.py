@@ -22,7 +22,7 @@ from pretraining.episodes import Crops, Task
 from pretraining.recipe import Phase
 
 SMOOTH = 0.005
-"""Added to both sides of the Dice fraction, as a share of the image; so empty masks have one too."""
+"""Added to both sides of the Dice fraction, as a share of the image; empty masks then have one."""
 
 
 class Pretrainer(nn.Module):
