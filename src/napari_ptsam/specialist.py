@@ -445,8 +445,8 @@ class Specialist:
         if backbone.identity != metadata.backbone_identity:
             if backbone.name == metadata.backbone_name:
                 way_out = (
-                    "These are two versions of it: train again on the present one, or install "
-                    "the version of napari-ptsam that the file was made with."
+                    f"These are two versions of it: train again on '{backbone.name}' as it is "
+                    "now, or install the version of napari-ptsam that the file was made with."
                 )
             else:
                 way_out = f"Load '{metadata.backbone_name}', or train again on '{backbone.name}'."
