@@ -15,7 +15,7 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding, resize_logits
 from napari_ptsam.devices import computing
 from napari_ptsam.methods.base import Method
 from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
-from napari_ptsam.views import View, plain_view, prefilter, scaled_size
+from napari_ptsam.views import Marked, View, plain_view, prefilter, scaled_size
 
 TILES_AT_ONCE = 4
 
@@ -47,19 +47,10 @@ class PlaneEmbedding:
 
 
 @dataclass(frozen=True)
-class _Unannotated:
-    """A plane without masks, as a view needs it."""
-
-    image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    valid: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class _Tiling:
     """How a plane is cut for a backbone."""
 
-    plane: _Unannotated
+    plane: Marked
     scale: float
     scaled: tuple[int, int]
     offsets: tuple[Offset, ...]
@@ -68,8 +59,7 @@ class _Tiling:
     def of(cls, image: NDArray[np.float32], scaling: Scaling, size: int) -> _Tiling:
         scale = scaling.scale_for(image.shape, size)
         scaled = scaled_size(image.shape, scale)
-        blank = np.zeros(image.shape[:2], bool)
-        plane = _Unannotated(prefilter(image, scale), blank, blank)
+        plane = Marked.blank(prefilter(image, scale))
         return cls(plane, scale, scaled, tuple(tile_offsets(scaled, size)))
 
     def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:

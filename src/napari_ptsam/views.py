@@ -37,6 +37,21 @@ class Annotated(Protocol):
 
 
 @dataclass(frozen=True)
+class Marked:
+    """An image that a view can be taken of, where there is no example; see `Annotated`."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def blank(cls, image: NDArray[np.float32]) -> Marked:
+        """An image of which nothing is annotated."""
+        nothing = np.zeros(image.shape[:2], bool)
+        return cls(image, nothing, nothing)
+
+
+@dataclass(frozen=True)
 class View:
     """One square training or prediction view.
 

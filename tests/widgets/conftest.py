@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.viewer import Viewer
 
+    from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.backbones import Backbone
 
 
@@ -58,6 +59,16 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def viewer(make_napari_viewer: Callable[..., Viewer]) -> Viewer:
     """A viewer without layers, not shown."""
     return make_napari_viewer()
+
+
+@pytest.fixture
+def state(viewer: Viewer) -> Iterator[PluginState]:
+    """What the sections of that viewer's dock would share."""
+    from napari_ptsam._widgets.state import PluginState
+
+    made = PluginState(viewer)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from napari_ptsam.errors import InputError
 from napari_ptsam.objects import split_objects, without_small
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_ptsam._widgets.segment import SegmentSection
     from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.backbones import Backbone
@@ -48,15 +46,6 @@ def specialist(tiny_backbone_loaded: Backbone, discs: Any) -> Specialist:
     made = make_specialist(tiny_backbone_loaded)
     made.threshold = float(np.median(made.predict(discs[0]).probability))
     return made
-
-
-@pytest.fixture
-def state(viewer: Viewer) -> Any:
-    from napari_ptsam._widgets.state import PluginState
-
-    made = PluginState(viewer)
-    yield made
-    made.close()
 
 
 @pytest.fixture

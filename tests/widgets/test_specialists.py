@@ -12,8 +12,6 @@ import pytest
 from napari_ptsam.promptfile import PromptFile, read_prompt_file, write_prompt_file
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_ptsam._widgets.specialists import SpecialistsSection
     from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.backbones import Backbone
@@ -57,15 +55,6 @@ def make(tiny_backbone_loaded: Backbone) -> Any:
         return Specialist(method, tiny_backbone_loaded, replace(metadata, **values))
 
     return made
-
-
-@pytest.fixture
-def state(viewer: Viewer) -> Any:
-    from napari_ptsam._widgets.state import PluginState
-
-    found = PluginState(viewer)
-    yield found
-    found.close()
 
 
 @pytest.fixture

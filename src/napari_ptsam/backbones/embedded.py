@@ -319,7 +319,7 @@ def _moments(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Ten
     """Second moments over object and background, of two of the finest pixels in each coarse one."""
     coarse, quarter, half = embedding
     regions = _regions(masks, valid, (half.shape[-2], half.shape[-1]))[:, :2]
-    moments = torch.zeros(())
+    moments = []
     for i in (0, 1):
         # The order in which the readout takes its weights. In float32: rounded moments are no
         # moments of anything, and the regression fails.
@@ -329,8 +329,8 @@ def _moments(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Ten
         features = F.pad(features, (0, 0, 0, 1), value=1.0)
         weights = regions[..., taken, taken].flatten(2)
         weighted = features[:, None] * weights[:, :, None]
-        moments = moments.to(masks.device) + weighted @ features[:, None].transpose(-1, -2)
-    return moments / (2 * coarse.shape[-2] * coarse.shape[-1])
+        moments.append(weighted @ features[:, None].transpose(-1, -2))
+    return (moments[0] + moments[1]) / (2 * coarse.shape[-2] * coarse.shape[-1])
 
 
 def build_embedded(shape: EmbeddedShape | None = None, seed: int = 0) -> Sam:

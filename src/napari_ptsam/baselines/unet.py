@@ -21,16 +21,7 @@ from napari_ptsam.errors import InputError
 from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
 from napari_ptsam.training.augment import Augmentation, random_view
 from napari_ptsam.training.losses import ptsam_loss
-from napari_ptsam.views import View, plain_view, prefilter, scaled_size
-
-
-@dataclass(frozen=True)
-class _Annotated:
-    """An image with its mask, as a view needs it."""
-
-    image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    valid: NDArray[np.bool_]
+from napari_ptsam.views import Marked, View, plain_view, prefilter, scaled_size
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ class UNetBaseline:
         optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         examples = [
-            _Annotated(prefilter(image, self._scale(image)), mask, np.ones_like(mask))
+            Marked(prefilter(image, self._scale(image)), mask, np.ones_like(mask))
             for image, mask in zip(images, masks, strict=True)
         ]
         for step in range(self.steps):
@@ -121,7 +112,7 @@ class UNetBaseline:
     def _scale(self, image: NDArray[np.float32]) -> float:
         return self.scaling.scale_for(image.shape, self.size)
 
-    def _views(self, examples: Sequence[_Annotated], rng: np.random.Generator) -> list[View]:
+    def _views(self, examples: Sequence[Marked], rng: np.random.Generator) -> list[View]:
         wanted = self.batch_size
         drawn = rng.choice(len(examples), wanted, replace=wanted > len(examples))
         chosen = [examples[i] for i in drawn]
@@ -142,8 +133,7 @@ class _Fitted:
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         size, scale = self.made.size, self.made._scale(image)
         scaled = scaled_size(image.shape, scale)
-        blank = np.zeros(image.shape[:2], bool)
-        plane = _Annotated(prefilter(image, scale), blank, ~blank)
+        plane = Marked.blank(prefilter(image, scale))
         device = next(self.network.parameters()).device
 
         def tiles() -> Iterator[tuple[Tensor, Offset]]:
