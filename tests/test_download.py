@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from napari_ptsam.backbones import download
-from napari_ptsam.backbones.download import Patience, cache_folder, fetch, file_digest
-from napari_ptsam.backbones.registry import BackboneSpec, Checksum, list_backbones
+from napari_ptsam import fetching
+from napari_ptsam.backbones.download import cache_folder, fetch
+from napari_ptsam.backbones.registry import BackboneSpec, list_backbones
 from napari_ptsam.errors import BackboneError, DownloadError
+from napari_ptsam.fetching import Checksum, Patience, file_digest
 
 CONTENT = bytes(range(256)) * 14_000  # 3.6 MB
 IMPATIENT = Patience(timeout=20, attempts=4, pause=0.001)
@@ -336,7 +337,7 @@ def test_a_checked_file_is_not_read_again(
     server: Server, spec: BackboneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch(spec, folder=tmp_path)
-    monkeypatch.setattr(download, "file_digest", lambda *args: pytest.fail("read again"))
+    monkeypatch.setattr(fetching, "file_digest", lambda *args: pytest.fail("read again"))
     fetch(spec, folder=tmp_path)
 
 
@@ -387,7 +388,7 @@ def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_packaged_backbone_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     embedded = next(spec for spec in list_backbones() if spec.url is None)
-    monkeypatch.setattr(download, "urlopen", lambda *args, **kwargs: pytest.fail("went online"))
+    monkeypatch.setattr(fetching, "urlopen", lambda *args, **kwargs: pytest.fail("went online"))
     gone = replace(embedded, file_name="not-there.safetensors")
     with pytest.raises(BackboneError, match="Install napari-ptsam again"):
         fetch(gone)

@@ -9,9 +9,10 @@ import torch
 from napari_ptsam.backbones.architecture import architecture_of
 from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.backbones.checkpoint import build_sam_from_state, load_state, state_identity
-from napari_ptsam.backbones.download import Progress, fetch
+from napari_ptsam.backbones.download import fetch
 from napari_ptsam.backbones.embedded import load_embedded, shape_of_state
 from napari_ptsam.backbones.registry import BackboneSpec, find
+from napari_ptsam.fetching import Progress
 
 
 def load_backbone(

@@ -5,33 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 from napari_ptsam.errors import BackboneError
+from napari_ptsam.fetching import Checksum
 
 META = "https://dl.fbaipublicfiles.com/segment_anything"
 BIOIMAGE_IO = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io"
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """Digest of a file.
-
-    Attributes
-    ----------
-    algorithm
-        ``sha256``, ``md5`` or ``xxh128``: the one that the source publishes.
-    digest
-        Hexadecimal, lower case.
-    """
-
-    algorithm: Literal["sha256", "md5", "xxh128"]
-    digest: str
-
-    def __str__(self) -> str:
-        return f"{self.algorithm} {self.digest}"
 
 
 @dataclass(frozen=True)
