@@ -11,6 +11,7 @@ from napari_ptsam.synthetic import (
     fluorescence,
     generic,
     materials,
+    neuropil,
     organs,
     particles,
     stained,
@@ -29,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     *organs.FAMILIES,
     *materials.FAMILIES,
     *generic.FAMILIES,
+    *neuropil.FAMILIES,
 )
 """All families of scene types."""
 
