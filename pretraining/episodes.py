@@ -199,14 +199,21 @@ def task_masks(crops: Crops, task: Task) -> Tensor:
     return (mask ^ complement)[:, None].float()
 
 
-def draw_instances(crops: Crops, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_instances(
+    crops: Crops, rng: np.random.Generator, more: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One object in each crop, and a click or a box on it.
+
+    Parameters
+    ----------
+    more
+        At most so many further clicks on each object or beside it.
 
     Returns
     -------
     tuple
-        Kx1xSxS masks, Kx2x2 points (x, y), Kx2 SAM point labels (1 object, 0
-        background, 2 and 3 box corners, -1 none), K bool "there was an object".
+        Kx1xSxS masks, KxPx2 points (x, y), KxP SAM point labels (1 object, 0
+        background, 2 and 3 box corners, -1 none), K bool "there was an object"; P = 2 + more.
     """
     masks, points, labels, present = [], [], [], []
     for instances in crops.instances.cpu():
@@ -215,6 +222,10 @@ def draw_instances(crops: Crops, rng: np.random.Generator) -> tuple[Tensor, Tens
         found = len(ids) > 0
         mask = instances == int(rng.choice(ids)) if found else instances < 0
         point, label = _prompt(mask, rng) if found else (torch.zeros(2, 2), [-1, -1])
+        further = _further_clicks(mask, more if found else 0, rng)
+        point, label = torch.cat([point, further[0]]), label + further[1]
+        point = F.pad(point, (0, 0, 0, 2 + more - len(point)))
+        label = label + [-1] * (2 + more - len(label))
         masks.append(mask)
         points.append(point)
         labels.append(torch.tensor(label))
@@ -238,6 +249,28 @@ def _prompt(mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
     high = torch.stack([columns.max(), rows.max()]).float()
     jitter = torch.from_numpy(rng.normal(0, 0.08, (2, 2))).float() * (high - low)
     return torch.stack([low, high]) + jitter, [2, 3]
+
+
+def _further_clicks(mask: Tensor, most: int, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+    """Up to `most` clicks, each inside the object, or outside it and nearer than its own size."""
+    points, labels = torch.zeros(0, 2), list[int]()
+    if most == 0:
+        return points, labels
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    for _ in range(int(rng.integers(most + 1))):
+        if rng.random() < 0.5:
+            chosen = int(rng.integers(len(rows)))
+            y, x = int(rows[chosen]), int(columns[chosen])
+        else:
+            low = np.array([int(rows.min()), int(columns.min())])
+            high = np.array([int(rows.max()), int(columns.max())])
+            y, x = rng.integers(2 * low - high - 4, 2 * high - low + 5)
+            y, x = (
+                int(np.clip(v, 0, side - 1)) for v, side in zip((y, x), mask.shape, strict=True)
+            )
+        points = torch.cat([points, torch.tensor([[x, y]], dtype=torch.float32)])
+        labels.append(int(mask[y, x]))
+    return points, labels
 
 
 def to_loss_size(masks: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Pretrainer(nn.Module):
             "dense": phase.dense_weight * self._dense_loss(embedding, crops),
         }
         if rng.random() < phase.click_share:
-            losses["click"] = self._instance_loss(embedding, crops, rng)
+            losses["click"] = self._instance_loss(embedding, crops, phase.more_clicks, rng)
         return losses
 
     def _dense_loss(self, embedding: Embedding, crops: Crops) -> Tensor:
@@ -133,16 +133,16 @@ class Pretrainer(nn.Module):
         return -float(rng.uniform(0.003, 0.03)) * gradient / size
 
     def _instance_loss(
-        self, embedding: Embedding, crops: Crops, rng: np.random.Generator
+        self, embedding: Embedding, crops: Crops, more_clicks: int, rng: np.random.Generator
     ) -> Tensor:
         """SAM's own clicks and boxes, answered by its single-mask output."""
-        masks, points, labels, present = episodes.draw_instances(crops, rng)
+        masks, points, labels, present = episodes.draw_instances(crops, rng, more_clicks)
         encoder = self.sam.prompt_encoder
         encoder.input_image_size = (crops.images.shape[-1],) * 2
         prompts = encoder._embed_points(points, labels, pad=False)
         boxes = (labels[:, :1] == 2)[..., None]
-        corners = encoder._embed_boxes(points.reshape(-1, 4))
-        prompts = torch.where(boxes, corners, prompts)
+        corners = encoder._embed_boxes(points[:, :2].reshape(-1, 4))
+        prompts = torch.cat([torch.where(boxes, corners, prompts[:, :2]), prompts[:, 2:]], 1)
         logits, quality = decode_masks(self.sam, embedding, prompts)
         target = episodes.to_loss_size(masks)
         with torch.no_grad():

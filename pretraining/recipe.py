@@ -28,11 +28,16 @@ class Phase:
         Learning rate, linear in between.
     groups
         Parts of the pool that types are drawn from.
+    pool_types
+        Types in each of these groups.
     dense_weight, pixel_weight
         Weights of the loss that tells the kind of every pixel, and of that of the linear pixel
         classifiers.
     click_share
         Share of the steps in which objects are asked for by clicks and boxes.
+    more_clicks
+        At most so many further clicks, on the object or beside it, follow the first click or
+        the box.
     """
 
     steps: int
@@ -42,9 +47,11 @@ class Phase:
     first_rate: float
     last_rate: float
     groups: tuple[str, ...]
+    pool_types: int = 500
     dense_weight: float = 0.3
     pixel_weight: float = 0.5
     click_share: float = 0.5
+    more_clicks: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,6 @@ class Recipe:
     ----------
     seed
         Of the initial weights and of every draw.
-    pool_types
-        Types in each group of the pool.
     weight_decay
         Of AdamW.
     shape
@@ -64,7 +69,6 @@ class Recipe:
     """
 
     seed: int
-    pool_types: int
     weight_decay: float
     phases: tuple[Phase, ...]
     shape: EmbeddedShape = field(default_factory=EmbeddedShape)

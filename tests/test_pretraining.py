@@ -25,9 +25,11 @@ from pretraining.train import CHECKPOINT, batches
 TINY = EmbeddedShape(64, (8, 16, 16), width=32, depth=2, heads=2, window=2, global_blocks=(1,))
 RECIPE = Recipe(
     seed=1,
-    pool_types=3,
     weight_decay=0.02,
-    phases=(Phase(4, 32, 2, 2, 1e-3, 1e-3, ("light",)), Phase(2, 64, 1, 2, 1e-3, 1e-4, ("light",))),
+    phases=(
+        Phase(4, 32, 2, 2, 1e-3, 1e-3, ("light",), pool_types=3),
+        Phase(2, 64, 1, 2, 1e-3, 1e-4, ("light",), pool_types=3, more_clicks=2),
+    ),
     shape=TINY,
 )
 
@@ -215,6 +217,23 @@ def test_clicks_lie_on_their_object_and_boxes_around_it() -> None:
     assert kinds_of_prompt == {(1, -1), (2, 3)}
 
 
+def test_further_clicks_say_whether_they_hit_the_object() -> None:
+    crops = episodes.draw_crops(drawn_scenes(), 2, 64, np.random.default_rng(0))
+    numbers, said = set(), set()
+    for seed in range(20):
+        drawn = episodes.draw_instances(crops, np.random.default_rng(seed), more=3)
+        for mask, points, labels, _ in zip(*drawn, strict=True):
+            assert len(points) == len(labels) == 5
+            further = labels[2:]
+            given = further >= 0
+            numbers.add(int(given.sum()))
+            for (x, y), label in zip(points[2:][given].long(), further[given], strict=True):
+                assert mask[0, y, x] == label
+                said.add(int(label))
+    assert numbers == {0, 1, 2, 3}
+    assert said == {0, 1}
+
+
 # The loop.
 
 
@@ -355,13 +374,13 @@ def test_a_recipe_is_the_same_from_toml_and_from_a_runs_record(run: Path, tmp_pa
     assert Recipe.parse(stored) == RECIPE
     assert Recipe.parse(stored).digest == RECIPE.digest != replace(RECIPE, seed=2).digest
     (tmp_path / "recipe.toml").write_text(
-        "seed = 1\npool_types = 3\nweight_decay = 0.02\n"
+        "seed = 1\nweight_decay = 0.02\n"
         "[shape]\ninput_size = 64\nstem = [8, 16, 16]\nwidth = 32\ndepth = 2\nheads = 2\n"
         "window = 2\nglobal_blocks = [1]\n"
         "[[phases]]\nsteps = 4\ncrop = 32\ntypes = 2\nscenes = 2\nfirst_rate = 1e-3\n"
-        'last_rate = 1e-3\ngroups = ["light"]\n'
+        'last_rate = 1e-3\ngroups = ["light"]\npool_types = 3\n'
         "[[phases]]\nsteps = 2\ncrop = 64\ntypes = 1\nscenes = 2\nfirst_rate = 1e-3\n"
-        'last_rate = 1e-4\ngroups = ["light"]\n'
+        'last_rate = 1e-4\ngroups = ["light"]\npool_types = 3\nmore_clicks = 2\n'
     )
     assert Recipe.read(tmp_path / "recipe.toml") == RECIPE
 
