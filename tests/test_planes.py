@@ -6,8 +6,10 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask.array
 import imagecodecs
@@ -18,7 +20,7 @@ import zarr
 from PIL import Image
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes import open_planes, parse_plane_ranges
+from napari_ptsam.planes import as_stack, open_planes, parse_plane_ranges, tiff
 
 RNG = np.random.default_rng(0)
 
@@ -623,3 +625,90 @@ def test_plane_ranges(text, numbers):
 def test_wrong_plane_ranges_are_refused(text):
     with pytest.raises(InputError, match=r"0-15|backwards|beyond"):
         parse_plane_ranges(text)
+
+
+# ---- windows, series, microscopes
+
+
+@pytest.mark.parametrize("axes", ["YX", "TZYX", "YXS", "ZSYX"])
+@pytest.mark.parametrize("kind", ["numpy", "dask", "zarr", "tiled", "strips", "plain"])
+def test_a_window_is_a_part_of_its_plane(tmp_path, monkeypatch, axes, kind):
+    monkeypatch.setattr(tiff, "_LARGE_PAGE", 0)
+    sizes = {"T": 2, "Z": 3, "S": 3, "Y": 130, "X": 150}
+    data = RNG.integers(0, 60000, [sizes[a] for a in axes]).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    if kind in ("numpy", "dask", "zarr"):
+        wrap = {"numpy": np.asarray, "dask": dask.array.from_array, "zarr": zarr.array}[kind]
+        planes = open_planes(wrap(data), axes=axes)
+    else:
+        options = {"tiled": {"tile": (32, 48)}, "strips": {"rowsperstrip": 16}, "plain": {}}[kind]
+        compression = None if kind == "plain" else "zlib"
+        colour = {"photometric": "rgb" if "S" in axes else "minisblack"}
+        if axes == "ZSYX":
+            colour["planarconfig"] = "separate"
+        tifffile.imwrite(path, data, compression=compression, **options, **colour)
+        planes = open_planes(path, axes=axes)
+    for index in range(len(planes)):
+        part = planes.read_window(index, slice(30, 101), slice(7, 150))
+        np.testing.assert_array_equal(part, planes.read(index)[30:101, 7:150])
+    last = planes.subset([len(planes) - 1])
+    part = last.read_window(0, slice(0, 5), slice(2, 3))
+    np.testing.assert_array_equal(part, planes.read(len(planes) - 1)[:5, 2:3])
+
+
+def test_a_window_of_a_large_page_decodes_only_its_tiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "_LARGE_PAGE", 0)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(512, 512), tile=(64, 64), compression="zlib")
+    planes = open_planes(path)
+    monkeypatch.setattr(tiff, "_decode", lambda page: pytest.fail("the whole page was decoded"))
+    assert planes.read_window(0, slice(100, 120), slice(300, 310)).shape == (20, 10)
+
+
+def test_of_a_multiscale_image_the_full_resolution_is_read():
+    levels = [np.zeros((3, 64, 64)), np.zeros((3, 32, 32)), np.zeros((3, 16, 16))]
+    assert open_planes(levels).shape_of(0) == (64, 64)
+    with pytest.raises(InputError, match="not an image source"):
+        open_planes(levels[::-1])
+
+
+def test_a_folder_of_equal_images_can_be_one_stack(tmp_path):
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", np.full((4, 5), number))
+    stack = as_stack(open_planes(tmp_path))
+    assert (stack.kind, stack.parts[0].axes, stack.parts[0].shape) == ("stack", "Z", (3,))
+    assert [int(stack.read(n).max()) for n in range(3)] == [0, 1, 2]
+    assert as_stack(stack) is stack
+    np.save(tmp_path / "3.npy", np.zeros((5, 4)))
+    with pytest.raises(InputError, match="different sizes are no stack"):
+        as_stack(open_planes(tmp_path))
+
+
+def test_microscope_files_are_read_with_bioio(tmp_path, monkeypatch):
+    opened = []
+    data = RNG.integers(0, 99, (1, 2, 3, 8, 9)).astype(np.uint16)
+
+    class Image:
+        dask_data = dask.array.from_array(data, chunks=(1, 1, 1, 8, 9))
+        dims = SimpleNamespace(order="TCZYX")
+        channel_names = ("nuclei", "actin")
+        physical_pixel_sizes = SimpleNamespace(Z=0.5, Y=0.1, X=0.1)
+
+        def __init__(self, path, reader):
+            opened.append((path, reader))
+
+    path = tmp_path / "a.nd2"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "bioio", SimpleNamespace(BioImage=Image))
+    monkeypatch.setitem(sys.modules, "bioio_nd2", SimpleNamespace(Reader="nd2"))
+    planes = open_planes(path, channel="actin")
+    np.testing.assert_array_equal(planes.read(2), data[0, 1, 2])
+    assert opened == [(path, "nd2")]
+    assert planes.parts[0].scale["Z"] == (0.5, "µm")
+
+
+def test_without_bioio_microscope_files_are_refused_with_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.lif").touch()
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(InputError, match="pip install bioio bioio-lif"):
+        open_planes(tmp_path / "a.lif")

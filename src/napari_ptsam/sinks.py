@@ -7,16 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError
+from napari_ptsam.omezarr import OmeZarr, known_scale, output_axes
 from napari_ptsam.planes import Part
-from napari_ptsam.planes.zarrs import UNITS
 
 _CLASSIC_TIFF = 3_900_000_000
-_CHUNK = 1024
 
 
 class Sink(Protocol):
@@ -80,7 +78,7 @@ class TiffSink:
 
 
 class ZarrSink:
-    """An OME-Zarr 0.4 image of one resolution.
+    """An OME-Zarr image with its pyramid.
 
     Parameters
     ----------
@@ -93,31 +91,17 @@ class ZarrSink:
     """
 
     def __init__(self, path: Path, part: Part, first: NDArray[Any]) -> None:
-        import zarr
-
         self._path = path
         self._partial = _partial(path)
         self._plane_shape = first.shape
-        axes, self._leading = _output_axes(part)
-        shutil.rmtree(self._partial, ignore_errors=True)
-        group = zarr.open_group(str(self._partial), mode="w", zarr_format=2)
-        group.attrs["multiscales"] = [_multiscale(path.stem, axes + "YX", part)]
-        self._array = group.create_array(
-            "0",
-            shape=(*self._leading, *first.shape),
-            chunks=(*(1 for _ in self._leading), *(min(_CHUNK, size) for size in first.shape)),
-            dtype=first.dtype,
-            chunk_key_encoding={"name": "v2", "separator": "/"},
-        )
+        labels = first.dtype.kind != "f"
+        self._image = OmeZarr.create(self._partial, part, first.shape, first.dtype, labels=labels)
         self._written = 0
 
     def write(self, plane: NDArray[Any]) -> None:
         """Add a plane, HxW."""
         _check_shape(self._path, plane.shape, self._plane_shape)
-        # Of no leading axes, unravelling 0 gives the empty position.
-        position = np.unravel_index(self._written, self._leading)
-        place: tuple[int | slice, ...] = (*map(int, position), slice(None), slice(None))
-        self._array[place] = plane
+        self._image.write(self._written, plane)
         self._written += 1
 
     def finish(self) -> None:
@@ -143,25 +127,14 @@ def _check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) 
         )
 
 
-def _output_axes(part: Part) -> tuple[str, tuple[int, ...]]:
-    """Keep time and depth as they were; other axes are flattened to depth."""
-    if set(part.axes) <= {"T", "Z"}:
-        return part.axes, part.shape
-    return "Z", (part.count,)
-
-
-def _known_scale(part: Part) -> dict[str, tuple[float, str]]:
-    units = UNITS.values()
-    return {axis: size for axis, size in part.scale.items() if axis in "XYZ" and size[1] in units}
-
-
 def _ome_xml(part: Part, first: NDArray[Any]) -> bytes:
-    axes, leading = _output_axes(part)
+    axes, leading = output_axes(part)
     scale: dict[str, Any] = {}
-    for axis, (size, unit) in _known_scale(part).items():
+    for axis, (size, unit) in known_scale(part).items():
         if axis in axes + "YX":
-            scale[f"PhysicalSize{axis}"] = size
-            scale[f"PhysicalSize{axis}Unit"] = unit
+            name = "TimeIncrement" if axis == "T" else f"PhysicalSize{axis}"
+            scale[name] = size
+            scale[f"{name}Unit"] = unit
     document = tifffile.OmeXml(Creator="napari-ptsam")
     document.addimage(
         first.dtype,
@@ -172,24 +145,3 @@ def _ome_xml(part: Part, first: NDArray[Any]) -> bytes:
         **scale,
     )
     return document.tostring(declaration=True).encode()
-
-
-def _multiscale(name: str, axes: str, part: Part) -> dict[str, Any]:
-    """Metadata of an image, OME-Zarr 0.4."""
-    scale = _known_scale(part)
-    words = {short: word for word, short in UNITS.items()}
-    described: list[dict[str, str]] = []
-    for axis in axes:
-        entry = {"name": axis.lower(), "type": "time" if axis == "T" else "space"}
-        if axis in scale:
-            entry["unit"] = words[scale[axis][1]]
-        described.append(entry)
-    sizes = [scale[axis][0] if axis in scale else 1.0 for axis in axes]
-    return {
-        "version": "0.4",
-        "name": name,
-        "axes": described,
-        "datasets": [
-            {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": sizes}]}
-        ],
-    }

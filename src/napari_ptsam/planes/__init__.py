@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_ptsam.planes.base import Part, Planes, parse_plane_ranges
+from napari_ptsam.planes.base import Part, Planes, as_stack, parse_plane_ranges
 from napari_ptsam.planes.opening import open_planes
 
-__all__ = ["Part", "Planes", "open_planes", "parse_plane_ranges"]
+__all__ = ["Part", "Planes", "as_stack", "open_planes", "parse_plane_ranges"]

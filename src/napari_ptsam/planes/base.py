@@ -111,6 +111,21 @@ class Planes(ABC):
         self.check(index)
         return self._read(index, labels=True)
 
+    def read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part of a plane; where the file allows, only the tiles that it lies on.
+
+        Parameters
+        ----------
+        rows, columns
+            From and to, both given and within the plane.
+
+        Returns
+        -------
+        HxW or HxWxC array of the type that is stored.
+        """
+        self.check(index)
+        return self._read_window(index, rows, columns)
+
     def shape_of(self, index: int) -> tuple[int, int]:
         """Height and width of a plane; read from the file's header where it has them."""
         self.check(index)
@@ -159,6 +174,9 @@ class Planes(ABC):
     @abstractmethod
     def _read(self, index: int, *, labels: bool) -> NDArray[Any]: ...
 
+    def _read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        return self._read(index, labels=False)[rows, columns]
+
     @abstractmethod
     def _shape_of(self, index: int) -> tuple[int, int]: ...
 
@@ -175,8 +193,60 @@ class _Subset(Planes):
     def _read(self, index: int, *, labels: bool) -> NDArray[Any]:
         return self._base._read(self._indices[index], labels=labels)
 
+    def _read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        return self._base._read_window(self._indices[index], rows, columns)
+
     def _shape_of(self, index: int) -> tuple[int, int]:
         return self._base._shape_of(self._indices[index])
+
+
+class _Series(Planes):
+    """The files of a folder as the planes of one stack."""
+
+    def __init__(self, base: Planes, axis: str) -> None:
+        self._base = base
+        first = base.parts[0]
+        key = base.name if base.source is None else base.source.resolve().name
+        # The files tell nothing of the distance between them.
+        scale = {letter: size for letter, size in first.scale.items() if letter in "YX"}
+        part = Part(key, len(base), axis, (len(base),), scale, base.source)
+        super().__init__(base.name, "stack", list(base.keys), [part], base.source)
+
+    def _read(self, index: int, *, labels: bool) -> NDArray[Any]:
+        return self._base._read(index, labels=labels)
+
+    def _read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        return self._base._read_window(index, rows, columns)
+
+    def _shape_of(self, index: int) -> tuple[int, int]:
+        return self._base._shape_of(index)
+
+
+def as_stack(planes: Planes, axis: str = "Z") -> Planes:
+    """The files of a folder as the planes of one stack; anything else as it is.
+
+    Parameters
+    ----------
+    planes
+        All of one height and width, which only the files' headers are read for.
+    axis
+        What the files count: ``Z`` or ``T``.
+
+    Raises
+    ------
+    InputError
+        If planes differ in size.
+    """
+    if planes.kind != "folder":
+        return planes
+    first = planes.shape_of(0)
+    for index in range(1, len(planes)):
+        if planes.shape_of(index) != first:
+            raise InputError(
+                f"{planes.describe(index)} is {planes.shape_of(index)} and {planes.describe(0)} "
+                f"is {first}: images of different sizes are no stack. Give a folder as the output."
+            )
+    return _Series(planes, axis)
 
 
 def _parts_of(base: Planes, indices: list[int]) -> Iterator[Part]:

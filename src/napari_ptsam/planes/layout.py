@@ -52,6 +52,14 @@ class Layout:
             index[axis] = int(number)
         return tuple(index)
 
+    def window(self, plane: int, rows: slice, columns: slice) -> Index:
+        """As `index`, of a part of the plane alone."""
+        index = list(self.index(plane))
+        inner = [axis for axis, part in enumerate(index) if isinstance(part, slice)]
+        index[inner[self._order[0]]] = rows
+        index[inner[self._order[1]]] = columns
+        return tuple(index)
+
     def arrange(self, data: NDArray[Any]) -> NDArray[Any]:
         """Bring what `index` cut out into the order HxW or HxWxC."""
         return data.transpose(self._order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,11 @@ from numpy.typing import NDArray
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes.base import Part, Planes, explained
 from napari_ptsam.planes.layout import find_layout
+from napari_ptsam.planes.microscopes import (
+    MICROSCOPES,
+    can_read_microscopes,
+    open_microscope,
+)
 from napari_ptsam.planes.pictures import PICTURES, open_picture, picture_shape
 from napari_ptsam.planes.stored import Stored, open_npy, stored_array
 from napari_ptsam.planes.tiff import open_tiff
@@ -21,7 +27,8 @@ from napari_ptsam.planes.zarrs import is_zarr, open_zarr, stored_zarr
 _TIFFS = (".tif", ".tiff")
 _FORMATS = (*PICTURES, *_TIFFS, ".npy")
 _VALID = "PNG, JPEG, BMP, TIFF, OME-TIFF, NPY, Zarr and OME-Zarr"
-_MICROSCOPES = (".czi", ".lif", ".nd2", ".oib", ".oif", ".oir", ".vsi", ".ims", ".lsm", ".dv")
+_EXPORTED = (".oib", ".oif", ".oir", ".vsi", ".ims", ".lsm", ".dv")
+"""Formats of microscopes that other programs save as OME-TIFF."""
 
 
 def open_planes(
@@ -35,7 +42,8 @@ def open_planes(
     ----------
     source
         A folder of images (with sub-folders), an image or stack file, or an array
-        (NumPy, Dask, Zarr) that is read plane by plane. `Planes` are given back as they are.
+        (NumPy, Dask, Zarr) that is read plane by plane; of a multiscale image's arrays, the
+        first. `Planes` are given back as they are.
     axes
         One letter per axis, such as ``"TCZYX"``: T time, Z depth, C channel, Y rows,
         X columns, S colour samples. By default what the file says; else YX, with colours
@@ -51,13 +59,25 @@ def open_planes(
     if isinstance(source, Planes):
         return source
     if not isinstance(source, str | os.PathLike):
-        return _ArrayPlanes(_store(source), None, axes, channel)
+        return _ArrayPlanes(_store(_full_resolution(source)), None, axes, channel)
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist. Give a folder of images, or a file ({_VALID}).")
     if path.is_dir() and not is_zarr(path):
         return _FolderPlanes(path, axes, channel)
     return _ArrayPlanes(_open_file(path), path, axes, channel)
+
+
+def _full_resolution(source: Any) -> Any:
+    """The first of the arrays of a multiscale image, as napari's layers hold them."""
+    several = isinstance(source, Sequence) and len(source) > 1
+    if not several or not all(hasattr(level, "shape") for level in source):
+        return source
+    shapes = [tuple(level.shape) for level in source]
+    pairs = list(itertools.pairwise(shapes))
+    alike = all(len(a) == len(b) and a != b for a, b in pairs)
+    shrinking = all(x >= y for a, b in pairs for x, y in zip(a, b, strict=False))
+    return source[0] if alike and shrinking else source
 
 
 def _store(array: Any) -> Stored:
@@ -77,10 +97,12 @@ def _open_file(path: Path, *, alone: bool = True) -> Stored:
             return open_picture(path)
         if suffix == ".npy":
             return open_npy(path)
+        if suffix in MICROSCOPES:
+            return open_microscope(path, _VALID)
     advice = (
         "Export it as OME-TIFF (in Fiji: Plugins > Bio-Formats > Bio-Formats Exporter), or read "
         "it with another package and pass the array."
-        if suffix in _MICROSCOPES
+        if suffix in _EXPORTED
         else "Save it in one of these."
     )
     raise InputError(f"{path} is of a kind that is not read. Valid are {_VALID}. {advice}")
@@ -88,7 +110,7 @@ def _open_file(path: Path, *, alone: bool = True) -> Stored:
 
 def _stem(path: Path) -> str:
     """Name without suffix; ``a.ome.tif`` and ``a.tif`` are both ``a``."""
-    stem = path.stem if path.suffix.lower() in (*_FORMATS, ".zarr") else path.name
+    stem = path.stem if path.suffix.lower() in (*_FORMATS, *MICROSCOPES, ".zarr") else path.name
     return re.sub(r"\.ome$", "", stem, flags=re.IGNORECASE) or stem
 
 
@@ -123,6 +145,11 @@ class _ArrayPlanes(Planes):
             if labels and self._stored.labels is not None:
                 return self._stored.labels()
             return self._layout.arrange(self._stored.read(self._layout.index(index)))
+
+    def _read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        with explained(self._stored.name):
+            part = self._stored.read(self._layout.window(index, rows, columns))
+            return self._layout.arrange(part)
 
     def _shape_of(self, index: int) -> tuple[int, int]:  # noqa: ARG002 (all planes are alike)
         return self._layout.plane_shape
@@ -178,6 +205,10 @@ class _FolderPlanes(Planes):
         part, within = self._locate(index)
         return self._open(part)._read(within, labels=labels)
 
+    def _read_window(self, index: int, rows: slice, columns: slice) -> NDArray[Any]:
+        part, within = self._locate(index)
+        return self._open(part)._read_window(within, rows, columns)
+
     def _shape_of(self, index: int) -> tuple[int, int]:
         part, within = self._locate(index)
         path = self._files[part]
@@ -193,13 +224,14 @@ def _image_files(folder: Path) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be listed: {error.strerror}.") from error
 
+    formats = (*_FORMATS, *MICROSCOPES) if can_read_microscopes() else _FORMATS
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         here = Path(parent)
         zarrs = [name for name in folders if is_zarr(here / name)]
         folders[:] = [name for name in folders if name not in zarrs and _is_visible(name)]
         yield from (here / name for name in zarrs if _is_visible(name))
         for name in files:
-            if _is_visible(name) and Path(name).suffix.lower() in _FORMATS:
+            if _is_visible(name) and Path(name).suffix.lower() in formats:
                 yield here / name
 
 

@@ -26,7 +26,7 @@ class Stored:
     shape, dtype
         Of the whole array.
     read
-        Gives what lies at an index of one integer or full slice per axis.
+        Gives what lies at an index of one integer or slice per axis.
     axes
         One letter per axis, None where the file does not say.
     channel_names, scale

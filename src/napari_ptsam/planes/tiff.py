@@ -47,6 +47,10 @@ def open_tiff(path: Path, *, alone: bool = True) -> Stored:
     )
 
 
+_LARGE_PAGE = 16_000_000
+"""Bytes; smaller ones are decoded as a whole."""
+
+
 class _Pages:
     """Reads pieces of a series, decoding only the pages they lie on."""
 
@@ -77,8 +81,26 @@ class _Pages:
         outer = self._numbers.ndim
         numbers = np.asarray(self._numbers[index[:outer]])
         with self._lock:
-            pages = [self._page(int(number))[index[outer:]] for number in numbers.flat]
+            pages = [self._part(int(number), index[outer:]) for number in numbers.flat]
         return np.stack(pages).reshape(numbers.shape + pages[0].shape)
+
+    def _part(self, number: int, index: Index) -> NDArray[Any]:
+        """Of a large page only the tiles or strips that are asked for are decoded."""
+        page = None if self._offset is not None else self._series[number]
+        whole = all(part == slice(None) for part in index)
+        if whole or page is None or page.nbytes < _LARGE_PAGE or page.shape != self._inner:
+            return self._page(number)[index]
+        if page.parent.filehandle.closed:
+            return self._page(number)[index]
+        if page.is_memmappable:
+            # A map that stays open would let all that was read add up in resident memory.
+            path, offset = page.parent.filehandle.path, page.dataoffsets[0]
+            mapped = np.memmap(path, self._dtype, mode="r", offset=offset, shape=page.shape)
+            return np.array(mapped[index])
+        import zarr
+
+        tiles = zarr.open_array(page.aszarr(), mode="r")
+        return np.asarray(tiles[index])
 
     def _page(self, number: int) -> NDArray[Any]:
         if self._offset is not None:
@@ -143,6 +165,8 @@ def _ome_metadata(text: str) -> tuple[tuple[str, ...], Scale]:
         size = pixels.get(f"PhysicalSize{axis}")
         if size is not None:
             scale[axis] = (float(size), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    if pixels.get("TimeIncrement") is not None:
+        scale["T"] = (float(pixels.get("TimeIncrement", 0)), pixels.get("TimeIncrementUnit", "s"))
     return names, scale
 
 

@@ -101,10 +101,13 @@ def _scale_of(axes: list[Mapping[str, Any]], dataset: Mapping[str, Any]) -> Scal
                     UNITS.get(axis["unit"], axis["unit"]),
                 )
                 for axis, size in zip(axes, transformation["scale"], strict=False)
-                if axis.get("type") == "space" and axis.get("unit")
+                if axis.get("type") in ("space", "time") and axis.get("unit")
             }
     return {}
 
 
-UNITS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "angstrom": "Å"}
+UNITS = {
+    "micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "angstrom": "Å",
+    "second": "s", "millisecond": "ms", "minute": "min", "hour": "h",
+}  # fmt: skip
 """OME-Zarr spells units out, OME-TIFF abbreviates them."""
