@@ -245,6 +245,8 @@ def test_a_memory_of_frozen_embeddings_does_not_stand_in_for_a_changed_encoder(
         frozen = remembering.encode(images())
         served = method.encode(remembering, images())
         own = method.encode(backbone, images())
+    if method.works_on_embeddings:
+        own = tuple(level.half().float() for level in own)  # as they are kept
     assert all(torch.equal(a, b) for a, b in zip(served, own, strict=True))
     assert torch.equal(served[0], frozen[0]) == method.works_on_embeddings
     assert len(memory) == len(images())

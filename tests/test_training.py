@@ -596,7 +596,8 @@ def test_the_start_is_what_the_task_encoder_says_of_the_training_examples(
     encoder = backbone.task_encoder
     assert encoder is not None
     with torch.inference_mode():
-        embedding = backbone.encode(backbone.normalise_input(images, [(64, 64)] * 3))
+        encoded = backbone.encode(backbone.normalise_input(images, [(64, 64)] * 3))
+        embedding = tuple(level.half().float() for level in encoded)
         statistics = encoder.statistics(embedding, masks, torch.ones_like(masks))
         prompts = encoder(statistics.over(torch.ones(1, 3)))[0]
     torch.testing.assert_close(method.tensors()["decoder_prompts"], prompts, rtol=1e-3, atol=1e-3)

@@ -9,6 +9,7 @@ import xxhash
 from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, Embedding
+from napari_ptsam.methods.base import Method
 
 DEFAULT_LIMIT = 2**30
 
@@ -46,18 +47,14 @@ class Embeddings:
         self._kept.clear()
         self.nbytes = 0
 
-    def serve(self, backbone: Backbone, *, rounded: bool = False) -> Backbone:
+    def serve(self, backbone: Backbone) -> Backbone:
         """The same backbone, which looks here before it encodes.
 
         Only where nothing is learned through the encoder, that is without encoder prompts and
-        in inference mode.
-
-        Parameters
-        ----------
-        rounded
-            Keep and give embeddings rounded to 16 bits: for those who round them anyway.
+        in inference mode. Its embeddings are rounded to 16 bits whether they were kept or not,
+        so that no result depends on what was computed before.
         """
-        return _Remembering(backbone, self, torch.float16 if rounded else torch.float32)
+        return _Remembering(backbone, self)
 
     def get(self, key: bytes) -> Embedding | None:
         """What is kept under a key."""
@@ -86,21 +83,24 @@ class Embeddings:
 class _Remembering(Backbone):
     """A backbone that encodes only what it has not seen."""
 
-    def __init__(self, backbone: Backbone, memory: Embeddings, kind: torch.dtype) -> None:
-        super().__init__(backbone.sam, backbone.name, backbone.identity, backbone.architecture)
+    def __init__(self, backbone: Backbone, memory: Embeddings) -> None:
+        # Without the base's, which freezes a network that is frozen: one is made for each plane.
+        self.sam, self.name = backbone.sam, backbone.name
+        self.identity, self.architecture = backbone.identity, backbone.architecture
         self._memory = memory
-        self._kind = kind
 
     def encode(self, images: Tensor, prompts: Tensor | None = None) -> Embedding:
         """Embedding of Bx3xSxS inputs from `normalise_input`, see `Backbone.encode`."""
         if prompts is not None or not torch.is_inference_mode_enabled():
             return super().encode(images, prompts)
+        if not self._memory.limit:
+            return tuple(level.half().float() for level in super().encode(images))
         keys = [self._key(image) for image in images]
         found = [self._memory.get(key) for key in keys]
         known = [embedding for embedding in found if embedding is not None]
         if len(known) < len(keys):
             # All of them, as without a memory: results of a batch depend on its size.
-            levels = [level.to(self._kind) for level in super().encode(images)]
+            levels = [level.half() for level in super().encode(images)]
             known = [
                 tuple(level[i].to("cpu", copy=True) for level in levels) for i in range(len(keys))
             ]
@@ -110,10 +110,20 @@ class _Remembering(Backbone):
         return tuple(level.to(self.device).float() for level in stacked)
 
     def _key(self, image: Tensor) -> bytes:
-        where = f"{self.identity} {self.device.type} {self._kind} {tuple(image.shape)}"
-        digest = xxhash.xxh3_128(where.encode())
+        digest = xxhash.xxh3_128(
+            f"{self.identity} {self.device.type} {tuple(image.shape)}".encode()
+        )
         digest.update(image.float().cpu().contiguous().numpy().data)
         return digest.digest()
+
+
+def recalling(method: Method, backbone: Backbone, embeddings: Embeddings) -> Backbone:
+    """The backbone for a method to look at images through.
+
+    It looks for kept embeddings first; but where the method changes the encoder, which then
+    gives embeddings of its own, it is the backbone itself.
+    """
+    return embeddings.serve(backbone) if method.works_on_embeddings else backbone
 
 
 def _bytes_of(embedding: Embedding) -> int:

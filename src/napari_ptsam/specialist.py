@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.devices import choose_device
-from napari_ptsam.embeddings import Embeddings
+from napari_ptsam.embeddings import Embeddings, recalling
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.examples import Example, load_named_examples
 from napari_ptsam.methods import Method, build_method, new_method
@@ -87,6 +87,8 @@ class Specialist:
     ----------
     path
         The prompt file that it was read from or last saved to, if there is one.
+    embeddings
+        Where to find what was encoded before.
     """
 
     def __init__(self, method: Method, backbone: Backbone, metadata: PromptMetadata) -> None:
@@ -96,7 +98,13 @@ class Specialist:
         self.normalization = Normalization.from_dict(metadata.normalization)
         self.scaling = Scaling.from_dict(metadata.working_scale)
         self.path: Path | None = None
+        self.embeddings = Embeddings(limit=0)
         self._continuation: WarmStart | None = None
+
+    @property
+    def recalling(self) -> Backbone:
+        """The backbone to look at images through: it looks in `embeddings` before it encodes."""
+        return recalling(self.method, self.backbone, self.embeddings)
 
     @property
     def continuation(self) -> WarmStart:
@@ -299,9 +307,12 @@ class Specialist:
         specialist = cls(trainee, backbone, metadata)
         started = time.perf_counter()
         start = None if start_from is None else start_from.continuation
-        context = RunContext(start, embeddings, should_stop)
+        specialist.embeddings = specialist.embeddings if embeddings is None else embeddings
+        context = RunContext(start, specialist.embeddings, should_stop)
         run = train(trainee, backbone, examples, plan, scaling, path, context)
-        result = yield from _with_preview(run, specialist, embeddings)
+        result = yield from _with_preview(run, specialist)
+        # Whoever keeps them decides how long.
+        specialist.embeddings = Embeddings(limit=0)
         around = Circumstances(
             seconds=time.perf_counter() - started,
             command=command,
@@ -338,12 +349,14 @@ class Specialist:
             known = ", ".join(f"'{n}'" for n in learned or (self.metadata.class_name,))
             raise InputError(f"This specialist does not know '{name}'; it was taught {known}.")
         named = replace(self.metadata, class_name=name)
-        return Specialist(self.method.of(name), self.backbone, named)
+        other = Specialist(self.method.of(name), self.backbone, named)
+        other.embeddings = self.embeddings
+        return other
 
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one plane, HxW or HxWxC of any real dtype."""
         pixels = self.normalization.apply(np.asarray(image))
-        probability = predict_plane(self.method, self.backbone, pixels, self.scaling)
+        probability = predict_plane(self.method, self.recalling, pixels, self.scaling)
         return Prediction(probability, probability >= self.threshold)
 
     def segment(
@@ -516,15 +529,9 @@ def _check_start(
 
 
 def _with_preview(
-    run: Generator[TrainStep, None, TrainResult],
-    specialist: Specialist,
-    embeddings: Embeddings | None,
+    run: Generator[TrainStep, None, TrainResult], specialist: Specialist
 ) -> Generator[TrainStep, None, TrainResult]:
     """The run's steps, each with the means to look at what was learned by then."""
-    seen = specialist
-    if embeddings is not None:
-        served = embeddings.serve(specialist.backbone)
-        seen = Specialist(specialist.method, served, specialist.metadata)
     with closing(run):
         while True:
             try:
@@ -532,7 +539,7 @@ def _with_preview(
             except StopIteration as end:
                 result: TrainResult = end.value
                 return result
-            yield replace(step, preview=seen.predict if step.ready else None)
+            yield replace(step, preview=specialist.predict if step.ready else None)
 
 
 def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:

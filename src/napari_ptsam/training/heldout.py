@@ -94,4 +94,4 @@ class HeldOut:
 
     def _embed(self, example: Example) -> PlaneEmbedding:
         job = self.job
-        return embed_plane(job.method, job.rounding_backbone, example.image, job.scaling)
+        return embed_plane(job.method, job.backbone, example.image, job.scaling)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, resize_logits
 from napari_ptsam.devices import computing
+from napari_ptsam.embeddings import recalling
 from napari_ptsam.errors import TrainingError
 from napari_ptsam.examples import Example
 from napari_ptsam.methods.base import Method
@@ -68,11 +69,10 @@ def train(
     """
     _check(examples)
     context = context or RunContext()
-    embeddings, start = context.embeddings, context.start
-    if embeddings is not None:
-        embeddings.new_run()
-        backbone = embeddings.serve(backbone)
-    job = Job(method.to(backbone.device), backbone, plan, scaling, embeddings, start)
+    start = context.start
+    context.embeddings.new_run()
+    backbone = recalling(method, backbone, context.embeddings)
+    job = Job(method.to(backbone.device), backbone, plan, scaling, start)
     run = _Run(job, Checkpoint(checkpoint, job, examples), context.should_stop)
     seen = frozenset[str]() if start is None else start.seen
     training, held = split_examples(examples, plan.held_out, plan.seed, seen)

@@ -94,5 +94,5 @@ class RunContext:
     """
 
     start: WarmStart | None = None
-    embeddings: Embeddings | None = None
+    embeddings: Embeddings = field(default_factory=lambda: Embeddings(limit=0))
     should_stop: Callable[[], bool] = field(default=lambda: False)

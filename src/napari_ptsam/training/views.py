@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.devices import computing
-from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.examples import Example
 from napari_ptsam.methods.base import Method
 from napari_ptsam.predict import view_tensors
@@ -50,15 +48,7 @@ class Job:
     backbone: Backbone
     plan: TrainingPlan
     scaling: Scaling
-    embeddings: Embeddings | None = None
     start: WarmStart | None = None
-
-    @cached_property
-    def rounding_backbone(self) -> Backbone:
-        """The backbone for what is kept in 16 bits."""
-        if self.embeddings is None:
-            return self.backbone
-        return self.embeddings.serve(self.backbone, rounded=True)
 
 
 @dataclass(frozen=True)
@@ -202,7 +192,7 @@ class KeptViews(FreshViews):
         return self._view(index, rng)
 
     def _keep(self, numbers: Sequence[int], views: Sequence[View]) -> None:
-        backbone = self.job.rounding_backbone
+        backbone = self.job.backbone
         with torch.inference_mode(), computing(backbone.device):
             encoded = self.job.method.encode(backbone, view_tensors(backbone, views))
             half = tuple(level.half().cpu() for level in encoded)
