@@ -14,6 +14,7 @@ from napari_ptsam.synthetic import (
     neuropil,
     organs,
     particles,
+    phase,
     stained,
     tissue,
     transmitted,
@@ -31,6 +32,7 @@ FAMILIES: tuple[Family, ...] = (
     *materials.FAMILIES,
     *generic.FAMILIES,
     *neuropil.FAMILIES,
+    *phase.FAMILIES,
 )
 """All families of scene types."""
 
