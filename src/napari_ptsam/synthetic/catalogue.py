@@ -10,6 +10,7 @@ from napari_ptsam.synthetic import (
     electron,
     fluorescence,
     generic,
+    lumen,
     materials,
     neuropil,
     organs,
@@ -33,6 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     *generic.FAMILIES,
     *neuropil.FAMILIES,
     *phase.FAMILIES,
+    *lumen.FAMILIES,
 )
 """All families of scene types."""
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from scipy import ndimage
 
-from napari_ptsam.synthetic.camera import draw_camera_style, expose
+from napari_ptsam.synthetic.camera import draw_camera_style
+from napari_ptsam.synthetic.endoscope import aperture, overlay, planes, recorded
 from napari_ptsam.synthetic.fields import Field, Mask, blur, fractal_noise, smooth_noise
 from napari_ptsam.synthetic.layers import (
     Layer,
@@ -148,17 +146,12 @@ def _stalks(
     return ids, np.asarray(height, np.float32)
 
 
-def _planes(values: Iterable[float]) -> Field:
-    """Three numbers as a 3x1x1 array; pictures are 3xHxW until they are exposed."""
-    return np.asarray(list(values), np.float32)[:, None, None]
-
-
 def _mucosa(style: Style, rng: np.random.Generator, shape: Shape) -> tuple[Field, Mask]:
     """Colour of the flat wall, 3xHxW, and the mask of its vessels."""
-    base = style["red"] * _planes([1.0, style["green"], style["green"] * style["blue"]])
+    base = style["red"] * planes([1.0, style["green"], style["green"] * style["blue"]])
     patch = style["patches"] * fractal_noise(rng, shape, 70, 3)
     fine = style["fine"] * fractal_noise(rng, shape, 4, 2)
-    colour = base * (1 + fine) + patch * _planes([0.3, 1.0, 0.9])
+    colour = base * (1 + fine) + patch * planes([0.3, 1.0, 0.9])
     if style["vessels"] <= 0:
         return colour, np.zeros(shape, bool)
     thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3))
@@ -166,7 +159,7 @@ def _mucosa(style: Style, rng: np.random.Generator, shape: Shape) -> tuple[Field
     where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1)
     lines = np.maximum(np.clip(1 - thick / 0.09, 0, 1), 0.6 * np.clip(1 - thin / 0.1, 0, 1))
     lines = blur(lines, 0.7) * where
-    return colour * (1 - lines * (style["vessels"] * _planes([0.35, 1.0, 0.9]))), lines > 0.25
+    return colour * (1 - lines * (style["vessels"] * planes([0.35, 1.0, 0.9]))), lines > 0.25
 
 
 def _lit(
@@ -205,77 +198,26 @@ def _endoscope(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
     relief = height + np.maximum(_swelling(style, polyps), style["dome"] * rise)
     relief = relief + 0.25 * style["bump_scale"] * bumps
     shift = [style["other_light"], style["other_light"] - style["other_red"]]
-    tint = 3 * style["other_colour"] * _planes([*shift, shift[1]])
+    tint = 3 * style["other_colour"] * planes([*shift, shift[1]])
     colour = colour * (1 + 0.2 * bumps + soft * tint)
     # What stands out is nearer to the lamp, and keeps light from around it.
     light = light + soft * (0.2 * style["dome"] + 0.6 * np.clip(0.45 - light, 0, 1))
     around = blur(np.roll(soft, 4, 0), 0.1 * style["polyp_radius"] + 2) * (1 - soft)
     light = np.clip(light * (1 - style["edge"] * around), 0.01, 1.2)
     cover = 0.8 * debris.inside(3) * (ids == 0)
-    ink = _planes([0.62, 0.5, 0.16]) * (1 + 0.3 * smooth_noise(rng, shape, 6))
+    ink = planes([0.62, 0.5, 0.16]) * (1 + 0.3 * smooth_noise(rng, shape, 6))
     colour = colour * (1 - cover) + cover * ink
     relief = relief + 1.5 * cover
-    image = _recorded(style, rng, _lit(style, rng, colour, relief, light), shape)
+    image = recorded(style, rng, _lit(style, rng, colour, relief, light), shape)
     parts: list[tuple[str, NDArray[np.int32] | Mask]] = [
         ("vessel", vessels & (light > 0.2) & (style["vessels"] > 0.15)),
         ("lumen", lumen),
         ("debris", debris.ids),
         ("polyp", ids),
     ]
-    image, hidden = _overlay(style, rng, image)
-    visible = (_aperture(style, shape) > 0.5) & ~hidden
+    image, hidden = overlay(style, rng, image)
+    visible = (aperture(style, shape) > 0.5) & ~hidden
     return finish(image, [(name, part * visible) for name, part in parts])
-
-
-def _recorded(
-    style: Style, rng: np.random.Generator, picture: Field, shape: Shape
-) -> NDArray[np.uint8]:
-    """The picture, 3xHxW, as the instrument's camera and its black frame show it."""
-    if style["narrow_band"] > 0:
-        # Blue and green light only, shown as colours that keep some of the white.
-        narrow = picture[[1, 0, 0]] * _planes([0.75, 0.65, 0.6])
-        picture = style["narrow_band"] * narrow + (1 - style["narrow_band"]) * picture
-    if style["motion"] > 0:
-        axis = int(rng.integers(1, 3))
-        picture = ndimage.uniform_filter1d(picture, int(style["motion"]), axis=axis)
-    # Bright places saturate gradually.
-    picture = 1 - np.exp(-style["exposure"] * np.maximum(picture, 0))
-    framed = picture * _aperture(style, shape)
-    return expose(np.ascontiguousarray(np.moveaxis(framed, 0, 2)), style, rng)
-
-
-def _aperture(style: Style, shape: Shape) -> Field:
-    """1 where the picture is not masked by the black frame of the instrument."""
-    y = np.abs(np.linspace(-1, 1, shape[0], dtype=np.float32))[:, None]
-    x = np.abs(np.linspace(-1, 1, shape[1], dtype=np.float32))[None, :]
-    if style["frame"] < 0.5:
-        return np.ones(shape, np.float32)
-    away = np.maximum(np.maximum(y, x), (x + y) / (2 - 2 * style["frame_cut"]))
-    if style["frame"] > 1.5:
-        away = np.hypot(y, x) / (1.35 - style["frame_cut"])
-    return np.asarray(np.clip((0.985 - away) * 120, 0, 1), np.float32)
-
-
-def _overlay(
-    style: Style, rng: np.random.Generator, image: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], Mask]:
-    """Write the patient's data and paste a box over a corner; returns what the box hides."""
-    height, width = image.shape[:2]
-    hidden = np.zeros((height, width), bool)
-    if style["caption"] < 0.5 and style["box"] <= 0:
-        return image, hidden
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    if style["caption"] > 0.5:
-        date = f"{rng.integers(1, 29):02}/{rng.integers(1, 13):02}/20{rng.integers(10, 25)}"
-        for i, text in enumerate((date, f"{rng.integers(24)}:{rng.integers(10, 60)}", "A5")):
-            draw.text((4, int(0.3 * height) + 14 * i), text, fill=(225, 225, 225))
-    if style["box"] > 0:
-        top, right = int(height * (1 - style["box"])), int(width * style["box"])
-        inks = ((0, 0, 0), (10, 60, 25), (30, 30, 60))
-        draw.rectangle((0, top, right, height), fill=inks[int(rng.integers(len(inks)))])
-        hidden[top:, : right + 1] = True
-    return np.asarray(picture, np.uint8), hidden
 
 
 FAMILIES = (Family("endoscopy", _endoscope_style, _endoscope),)
