@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
-from benchmarks.pixel_classifier import PixelClassifier
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
+from napari_ptsam.baselines.forest import ForestBaseline
 from napari_ptsam.demo_picture import Comparison, save_comparison
 from napari_ptsam.examples import load_examples
 from napari_ptsam.labels import read_labels
@@ -77,8 +77,9 @@ def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predicto
         planes=data_set.train_planes,
         normalization=Normalization(),
     )
-    classifier = PixelClassifier(seed, balanced, jobs=-1).fit(examples)
-    return lambda image: classifier.predict(normalization.apply(image))
+    images, masks = [e.image for e in examples], [e.mask for e in examples]
+    classify = ForestBaseline(balanced).fit(images, masks, seed)
+    return lambda image: classify(normalization.apply(image)) >= 0.5
 
 
 @dataclass(frozen=True)

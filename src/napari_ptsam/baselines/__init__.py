@@ -5,14 +5,26 @@ Nothing here uses a pre-trained model; each learns from the user's images alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""An image, HxWx3 of 0..255, to the probability of the object, HxW of 0..1."""
+
+class Predictor(Protocol):
+    """What a baseline has learned."""
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers were trained; None where that means nothing or is not known."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of what was learned, as it would be stored; None where that is not known."""
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An image, HxWx3 of 0..255, to the probability of the object, HxW of 0..1."""
 
 
 class Baseline(Protocol):
@@ -21,6 +33,10 @@ class Baseline(Protocol):
     @property
     def name(self) -> str:
         """Short name for tables."""
+
+    @property
+    def missing(self) -> str | None:
+        """What has to be installed before it runs here, in words; None if nothing."""
 
     def fit(
         self,
@@ -38,6 +54,11 @@ class Baseline(Protocol):
             HxW, True on the object.
         seed
             Of all that is random, as far as it can be set.
+
+        Raises
+        ------
+        InputError
+            If something is `missing`, or images and masks do not fit together.
         """
 
 

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -27,6 +29,8 @@ from napari_ptsam.errors import InputError, TrainingError
 
 DATASET = "1"
 """nnU-Net's number of the data set; each folder holds one."""
+
+_FOLDER = f"Dataset{int(DATASET):03d}_specialist"
 
 _INSTALL = "Install it with: pip install 'napari-ptsam[nnunet]'."
 
@@ -55,6 +59,13 @@ class NnUnetBaseline:
         """Short name for tables."""
         return "nnunet"
 
+    @property
+    def missing(self) -> str | None:
+        """The package nnunetv2, where its commands are not on the path."""
+        if shutil.which("nnUNetv2_train") is not None:
+            return None
+        return "nnU-Net is not installed: pip install 'napari-ptsam[nnunet]'"
+
     def fit(
         self,
         images: Sequence[NDArray[np.float32]],
@@ -79,7 +90,7 @@ class NnUnetBaseline:
             raise InputError(
                 f"The folder {self.folder} is not empty; nnU-Net needs one of its own."
             )
-        _write_dataset(self.folder / "raw" / f"Dataset{int(DATASET):03d}_specialist", images, masks)
+        _write_dataset(self.folder / "raw" / _FOLDER, images, masks)
         run("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", "1", "-npfp", "1")
         run("nnUNetv2_train", DATASET, "2d", "all", "-tr", self.trainer, "-device", self.device)
         return _Fitted(run)
@@ -134,6 +145,17 @@ class _Fitted:
 
     run: _Programs
 
+    @property
+    def parameters(self) -> int | None:
+        """Of the network that was planned."""
+        return planned_parameters(self.run.made.folder / "preprocessed" / _FOLDER)
+
+    @property
+    def nbytes(self) -> int | None:
+        """Of the checkpoint, which holds the optimiser's state too."""
+        stored = list((self.run.made.folder / "results").rglob("checkpoint_final.pth"))
+        return stored[0].stat().st_size if stored else None
+
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         made = self.run.made
         with tempfile.TemporaryDirectory(dir=made.folder) as scratch:
@@ -171,6 +193,29 @@ def _write_dataset(
 
 def _write_image(path: Path, image: NDArray[np.float32]) -> None:
     Image.fromarray(np.rint(np.clip(image, 0, 255)).astype(np.uint8)).save(path)
+
+
+def planned_parameters(folder: Path) -> int | None:
+    """How many parameters the 2D network of nnU-Net's plans has; None where there are no plans.
+
+    Parameters
+    ----------
+    folder
+        Of the preprocessed data set, with ``nnUNetPlans.json``.
+    """
+    plans = folder / "nnUNetPlans.json"
+    if not plans.is_file():
+        return None
+    planned = json.loads(plans.read_text(encoding="utf-8"))["configurations"]["2d"]["architecture"]
+    settings = dict(planned["arch_kwargs"])
+    for name in planned["_kw_requires_import"]:
+        settings[name] = settings[name] and locate(settings[name])
+    kind: Any = locate(planned["network_class_name"])
+    if kind is None:
+        return None
+    with torch.device("meta"):
+        network = kind(input_channels=3, num_classes=2, deep_supervision=True, **settings)
+    return sum(int(p.numel()) for p in network.parameters())
 
 
 def build_network(channels: int = 3, classes: int = 2, stages: int = 9) -> nn.Module:

@@ -66,6 +66,10 @@ class UNetBaseline:
         """Short name for tables."""
         return "unet"
 
+    @property
+    def missing(self) -> None:
+        """Nothing."""
+
     def fit(
         self,
         images: Sequence[NDArray[np.float32]],
@@ -129,6 +133,16 @@ class _Fitted:
 
     network: UNet
     made: UNetBaseline
+
+    @property
+    def parameters(self) -> int:
+        """Of the network."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the network's weights."""
+        return sum(p.numel() * p.element_size() for p in self.network.parameters())
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         size, scale = self.made.size, self.made._scale(image)

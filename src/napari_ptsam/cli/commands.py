@@ -198,3 +198,10 @@ def demo(args: argparse.Namespace) -> None:
     from napari_ptsam.demo import run_demo
 
     run_demo(args.output)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Compare methods as a study's file says."""
+    from napari_ptsam.cli.benchmarking import run
+
+    run(args)

@@ -68,6 +68,16 @@ examples:
   {PROGRAM} evaluate membranes.tif --masks labels.tif --planes 20-29 --json
 """
 
+_BENCHMARK_EXAMPLES = f"""\
+A run that was stopped goes on with what is missing. DIR gets report.md, results.csv, plots and
+one JSON file for each training.
+
+examples:
+  {PROGRAM} benchmark benchmarks/reduced.toml --dry-run
+  {PROGRAM} benchmark benchmarks/reduced.toml --only 'dsb2018/*' --hours 2
+  {PROGRAM} benchmark benchmarks/paper.toml -o paper
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line.
@@ -88,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_info(subparsers)
     _add_backbones(subparsers)
+    _add_benchmark(subparsers)
     _add_demo(subparsers)
     return parser
 
@@ -250,6 +261,35 @@ def _add_backbones(subparsers: Commands) -> None:
         actions, "download", commands.download, "download and verify the weights of one"
     )
     download.add_argument("name", metavar="NAME", help=f"as listed by '{PROGRAM} backbones'")
+
+
+def _add_benchmark(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "benchmark",
+        commands.benchmark,
+        "compare methods on data sets, as a study's file says",
+        _BENCHMARK_EXAMPLES,
+        "what was done is kept, and the same command goes on from there",
+    )
+    add = parser.add_argument
+    add("config", type=Path, metavar="STUDY.toml")
+    add("-o", "--output", type=Path, metavar="DIR", help="default: output/benchmark/STUDY")
+    add("--data", type=Path, metavar="DIR", help="where data sets are, or are downloaded to")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of cells, DATA/METHOD/nSIZE-splitK-seedS, such as 'emps/*/n16*'; may be repeated",
+    )
+    add("--hours", type=_number, metavar="H", help="start no further training after so many")
+    add("--retry", action="store_true", help="run again what failed")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run", "--estimate", action="store_true", help="only tell what to do and its hours"
+    )
+    instead.add_argument("--report-only", action="store_true", help="only write the report")
 
 
 def _add_demo(subparsers: Commands) -> None:

@@ -1,0 +1,236 @@
+"""How long a study will take on this machine, told before it starts.
+
+What has been run tells of what has not. For the rest the backbone is timed on this machine, with
+random weights where its own are not here yet: weights do not change the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_ptsam.backbones import Backbone, BackboneSpec, find, load_backbone
+from napari_ptsam.backbones.architecture import ARCHITECTURES, build_sam
+from napari_ptsam.backbones.download import local_file
+from napari_ptsam.baselines.forest import ForestBaseline
+from napari_ptsam.baselines.unet import UNetBaseline
+from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, DataConfig, MethodConfig
+from napari_ptsam.benchmark.datasets import DataSet, open_data
+from napari_ptsam.benchmark.published import SOURCE, find_published
+from napari_ptsam.benchmark.results import Result, Results, Status
+from napari_ptsam.benchmark.run import backbone_name
+from napari_ptsam.benchmark.splits import TEST_SHARE
+from napari_ptsam.benchmark.systems import make_baseline
+from napari_ptsam.devices import choose_device
+from napari_ptsam.estimates import Speeds, estimate_training
+from napari_ptsam.examples import load_examples
+from napari_ptsam.methods import build_method
+from napari_ptsam.normalize import Normalization
+from napari_ptsam.specialist import working_scale
+from napari_ptsam.tiling import Scaling, tile_offsets
+from napari_ptsam.training.presets import training_plan
+from napari_ptsam.views import scaled_size
+
+ASSUMED_IMAGES = 500
+"""In a data set that is not here and whose publication is not known to tell."""
+
+PROBED_SIDE = 512
+"""Side in pixels of the picture that baselines are timed on."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much there is to do for each training on one data set.
+
+    Attributes
+    ----------
+    test_images
+        How many.
+    tiles
+        In how many each image is cut, on average.
+    assumed
+        Whether this is a guess, for the data are not here.
+    """
+
+    test_images: int
+    tiles: int = 1
+    assumed: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the open cells of one method will take.
+
+    Attributes
+    ----------
+    method
+        Its name.
+    cells
+        How many are open.
+    seconds
+        For all of them; None where nobody can tell before the first is done.
+    measured
+        Whether this is from cells that are done.
+    """
+
+    method: str
+    cells: int
+    seconds: float | None
+    measured: bool
+
+
+def extents(config: BenchmarkConfig, folder: Path, backbone: Backbone) -> dict[str, Extent]:
+    """What there is to do by data set; nothing is downloaded for it."""
+    return {entry.name: _extent(config, entry, folder, backbone) for entry in config.data}
+
+
+def estimate(
+    config: BenchmarkConfig,
+    cells: Sequence[Cell],
+    results: Results,
+    backbone: Backbone,
+    found: Mapping[str, Extent],
+) -> list[Cost]:
+    """What the open cells will take, method by method.
+
+    Parameters
+    ----------
+    cells
+        Those that are to be run.
+    results
+        Of the study, which may hold finished cells.
+    backbone
+        On the device that will run them.
+    found
+        From `extents`.
+    """
+    model, costs = _Timing(config, backbone), []
+    done = _measured(config, results)
+    for method in config.methods:
+        mine = [cell for cell in cells if cell.method == method.name]
+        if not mine:
+            continue
+        known = [done.get((method.name, cell.size)) for cell in mine]
+        seconds = [
+            model.seconds(method, cell.size, found[cell.data]) if known_one is None else known_one
+            for cell, known_one in zip(mine, known, strict=True)
+        ]
+        told = [s for s in seconds if s is not None]
+        total = sum(told) if len(told) == len(mine) else None
+        costs.append(Cost(method.name, len(mine), total, all(k is not None for k in known)))
+    return costs
+
+
+def planned_backbone(config: BenchmarkConfig) -> Backbone:
+    """The study's backbone, with random weights where its own are still to be downloaded."""
+    device, named = choose_device(config.device), find(backbone_name(config))
+    if isinstance(named, BackboneSpec) and not local_file(named).is_file():
+        with torch.random.fork_rng(devices=[]):
+            sam = build_sam(ARCHITECTURES[named.architecture])
+        return Backbone(sam, named.name, "random weights", named.architecture).to(device)
+    return load_backbone(backbone_name(config), device)
+
+
+def _measured(config: BenchmarkConfig, results: Results) -> dict[tuple[str, int], float]:
+    """Mean seconds of the cells that are done, by method and size."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for cell in config.cells():
+        result = results.read(cell, None)
+        if result is not None and result["status"] == Status.DONE:
+            seconds = _seconds_of(result)
+            if seconds is not None:
+                found.setdefault((cell.method, cell.size), []).append(seconds)
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def _seconds_of(result: Result) -> float | None:
+    if result["train_seconds"] is None:
+        return None
+    tested: float = result["seconds_per_image"] * len(result["images"])
+    return float(result["train_seconds"]) + tested
+
+
+def _extent(config: BenchmarkConfig, entry: DataConfig, folder: Path, backbone: Backbone) -> Extent:
+    if entry.published and not (folder / entry.published / SOURCE).is_file():
+        count = find_published(entry.published).count or ASSUMED_IMAGES
+        return Extent(round(TEST_SHARE * count), assumed=True)
+    data = open_data(config, entry, folder)
+    return Extent(len(data.splits.test), _tiles(config, data, backbone))
+
+
+def _tiles(config: BenchmarkConfig, data: DataSet, backbone: Backbone) -> int:
+    """In how many tiles an image of the smallest training is cut, on average."""
+    if config.training.scale == "fit":
+        return 1
+    numbers = data.train.numbers(data.splits.training(0, config.sizes[0]))
+    examples, _ = load_examples(
+        data.train.images, data.train.masks, planes=numbers, label=data.train.label,
+        normalization=Normalization(),
+    )  # fmt: skip
+    scaling, size = working_scale(config.training.scale, examples, backbone), backbone.input_size
+    counts = []
+    for example in examples:
+        scaled = scaled_size(example.image.shape, scaling.scale_for(example.image.shape, size))
+        counts.append(len(tile_offsets(scaled, size)))
+    return round(float(np.mean(counts)))
+
+
+class _Timing:
+    """Seconds of a cell, from short trials on this machine."""
+
+    def __init__(self, config: BenchmarkConfig, backbone: Backbone) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.speeds = Speeds()
+        self._tunes: dict[str, bool] = {}
+        self._probed: dict[str, tuple[float, float] | None] = {}
+
+    def seconds(self, method: MethodConfig, size: int, extent: Extent) -> float | None:
+        """Of one cell; None where it cannot be told."""
+        if not method.baseline:
+            return self._of_method(method, size, extent)
+        if method.name not in self._probed:
+            self._probed[method.name] = self._probe(method)
+        probed = self._probed[method.name]
+        if probed is None:
+            return None
+        training, predicting = probed
+        per_image = method.baseline == "forest"
+        return training * (size if per_image else 1) + predicting * extent.test_images
+
+    def _of_method(self, method: MethodConfig, size: int, extent: Extent) -> float:
+        shared = self.config.training
+        if method.name not in self._tunes:
+            made = build_method(method.method, dict(method.settings), self.backbone)
+            self._tunes[method.name] = not made.works_on_embeddings
+        tunes = self._tunes[method.name]
+        speed = self.speeds.of(self.backbone, encoder_prompts=tunes)
+        plan = training_plan(
+            shared.preset, encoder_prompts=tunes, steps=method.steps or shared.steps
+        )
+        batch = method.batch_size or shared.batch_size
+        plan = plan if batch is None else replace(plan, batch_size=batch)
+        training = estimate_training(speed, plan, size, tiles=extent.tiles).seconds
+        return training + extent.test_images * extent.tiles * (speed.encode + speed.decode)
+
+    def _probe(self, method: MethodConfig) -> tuple[float, float] | None:
+        """Seconds of a training (of a forest: for each image), and of a prediction."""
+        device = str(self.backbone.device)
+        baseline = make_baseline(method, Path(), device, Scaling(None))
+        if baseline.missing is not None or not isinstance(baseline, ForestBaseline | UNetBaseline):
+            return None
+        factor = 1.0
+        if isinstance(baseline, UNetBaseline):
+            factor, baseline = baseline.steps / 2, replace(baseline, steps=2)
+        rng = np.random.default_rng(0)
+        image = rng.uniform(0, 255, (PROBED_SIDE, PROBED_SIDE, 3)).astype(np.float32)
+        started = time.perf_counter()
+        predict = baseline.fit([image], [image[..., 0] > 127], 0)
+        trained = time.perf_counter()
+        predict(image)
+        return factor * (trained - started), time.perf_counter() - trained

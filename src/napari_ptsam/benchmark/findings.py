@@ -1,0 +1,158 @@
+"""Which findings of the PTSAM paper hold in a study, each by a rule that is told beside it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from napari_ptsam.benchmark.tables import Figures
+
+ENOUGH = 8
+"""Prompts in the paper."""
+
+NO_MATTER = 1.0
+"""Points of Dice by which more prompts must improve to count."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A statement of the paper, and what became of it here.
+
+    Attributes
+    ----------
+    statement
+        Of the paper.
+    verdict
+        ``holds``, ``holds in part``, ``does not hold`` or ``not tested``.
+    rule
+        What decides.
+    evidence
+        Lines of figures.
+    """
+
+    statement: str
+    verdict: str
+    rule: str
+    evidence: tuple[str, ...]
+
+
+def find_all(figures: Figures) -> list[Finding]:
+    """The four statements that a study can speak of."""
+    return [
+        encoder_prompts_help(figures),
+        loses_least(figures),
+        others_overfit(figures),
+        eight_suffice(figures),
+    ]
+
+
+def encoder_prompts_help(figures: Figures) -> Finding:
+    """Section 4.2.3: encoder prompts improve on decoder prompts on every data set."""
+    gains, lines = [], []
+    for _, frozen, tuned in figures.families():
+        if frozen.method != "ptsam":
+            continue
+        for data in figures.config.data:
+            for size in figures.config.sizes:
+                gain = figures.gain(data.name, frozen.name, tuned.name, size)
+                if gain is not None:
+                    gains.append(gain.mean)
+                    lines.append(f"{data.shown}, {size} images: {_points(gain.mean)}")
+    return Finding(
+        "Encoder prompts improve on decoder prompts alone.",
+        _verdict([gain > 0 for gain in gains]),
+        "The mean Dice over splits is higher with encoder prompts; in part if only on some data "
+        "sets and sizes.",
+        tuple(lines),
+    )
+
+
+def loses_least(figures: Figures) -> Finding:
+    """Section 4.2.4: from 64 to 16 images PTSAM loses least, least of all with encoder prompts."""
+    small, large = figures.config.sizes[0], figures.config.sizes[-1]
+    drops = sorted(drop_of(figures).items(), key=lambda item: item[1])
+    titles = {m.name: m.shown for m in figures.config.methods}
+    ours = {m.name for m in figures.config.methods if m.method == "ptsam"}
+    ranks = [i for i, (name, _) in enumerate(drops) if name in ours]
+    rivals = len(drops) - len(ranks)
+    verdicts = [i < len(ranks) for i in ranks] if ranks and rivals else []
+    return Finding(
+        f"From {large} to {small} images PTSAM loses least.",
+        _verdict(verdicts),
+        "PTSAM's rows have the smallest losses of Dice, as means over data sets; in part if only "
+        "some of its rows are ahead of all others.",
+        tuple(f"{titles[name]}: {_points(-drop)}" for name, drop in drops),
+    )
+
+
+def drop_of(figures: Figures) -> dict[str, float]:
+    """Loss of Dice from the largest to the smallest training sets, mean over data sets."""
+    small, large = figures.config.sizes[0], figures.config.sizes[-1]
+    found = {}
+    for method in figures.main_methods():
+        less, more = (figures.over_data(method.name, size) for size in (small, large))
+        if less is not None and more is not None and small != large:
+            found[method.name] = more - less
+    return found
+
+
+def others_overfit(figures: Figures) -> Finding:
+    """Sections 4.2.1 to 4.2.3: with few images, tuning the encoder in other ways does harm."""
+    size, verdicts, lines = figures.config.sizes[0], [], []
+    for name, frozen, tuned in figures.families():
+        if frozen.method == "ptsam":
+            continue
+        gains = [
+            figures.gain(data.name, frozen.name, tuned.name, size) for data in figures.config.data
+        ]
+        told = [gain.mean for gain in gains if gain is not None]
+        if told:
+            verdicts += [gain < 0 for gain in told]
+            each = ", ".join(
+                f"{data.shown} {_points(gain.mean)}"
+                for data, gain in zip(figures.config.data, gains, strict=True)
+                if gain is not None
+            )
+            lines.append(f"{name}: {_points(statistics.fmean(told))} ({each})")
+    return Finding(
+        f"Heavier tuning of the encoder overfits with {size} images.",
+        _verdict(verdicts),
+        "The row with a tuned encoder has a lower mean Dice than the one with a frozen encoder; "
+        "in part if only on some data sets or for some methods.",
+        tuple(lines),
+    )
+
+
+def eight_suffice(figures: Figures) -> Finding:
+    """Section 4.3: more than eight prompts bring little."""
+    size, verdicts, lines = figures.config.sizes[0], [], []
+    for where, counts in figures.prompt_counts().items():
+        means = {n: figures.over_data(name, size) for n, name in counts.items()}
+        known = {n: mean for n, mean in means.items() if mean is not None}
+        if len(known) > 1:
+            lines.append(
+                f"{where}: " + ", ".join(f"{n} prompts {mean:.1f}" for n, mean in known.items())
+            )
+        more = [mean for n, mean in known.items() if n > ENOUGH]
+        if ENOUGH in known and more:
+            verdicts.append(max(more) - known[ENOUGH] < NO_MATTER)
+    return Finding(
+        f"{ENOUGH} prompts suffice.",
+        _verdict(verdicts),
+        f"More than {ENOUGH} prompts improve the Dice, as mean over data sets with {size} images, "
+        f"by less than {NO_MATTER:g} point; in part if only in the decoder or the encoder.",
+        tuple(lines),
+    )
+
+
+def _verdict(cases: Sequence[bool]) -> str:
+    if not cases:
+        return "not tested"
+    if all(cases):
+        return "holds"
+    return "holds in part" if any(cases) else "does not hold"
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f}"

@@ -1,0 +1,298 @@
+"""The report of a study: Markdown, plots and one table of all cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from napari_ptsam.benchmark.datasets import DataSet, terms
+from napari_ptsam.benchmark.findings import find_all
+from napari_ptsam.benchmark.panels import draw_panels
+from napari_ptsam.benchmark.plots import INSTALL, can_plot, draw_plots
+from napari_ptsam.benchmark.results import Result, Results, Status
+from napari_ptsam.benchmark.splits import Splits
+from napari_ptsam.benchmark.tables import SCORES, Figures, write_csv
+
+CAPTIONS = {
+    "parameters": "Dice against trained parameters",
+    "images": "Dice against training images (bars: SD over splits)",
+    "drop": "What fewer images cost, as mean over data sets",
+    "gain": "What tuning the encoder brings (bars: SD over splits of the difference)",
+    "prompts": "Dice against the number of prompts",
+    "curves": "Training loss (means of equal stretches of steps, over splits)",
+}
+
+
+def write_report(
+    results: Results, splits: dict[str, Splits | None], data: Mapping[str, DataSet]
+) -> Path:
+    """Write ``report.md``, ``results.csv`` and ``plots`` into the study's folder.
+
+    Parameters
+    ----------
+    results
+        Of the study, finished or not.
+    splits
+        By data set; None where they are not known.
+    data
+        Those data sets that are here, for pictures of them.
+
+    Returns
+    -------
+    Path
+        The report.
+    """
+    figures = Figures(results, splits)
+    results.output.mkdir(parents=True, exist_ok=True)
+    write_csv(figures, results.output / "results.csv")
+    path = results.output / "report.md"
+    text = "\n".join(_lines(figures, data)).rstrip() + "\n"
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def _lines(figures: Figures, data: Mapping[str, DataSet]) -> Iterator[str]:
+    yield f"# {figures.config.title}"
+    yield ""
+    yield from _setting(figures)
+    yield from _dice_table(figures)
+    yield from _findings(figures)
+    yield from _plots(figures, data)
+    yield from _other_scores(figures)
+    yield from _costs(figures)
+    yield from _longer(figures)
+    yield from _not_done(figures)
+    yield from _sources(figures)
+
+
+def _setting(figures: Figures) -> Iterator[str]:
+    config, ends = figures.config, _ends(figures)
+    done = [result for _, result in figures.done()]
+    yield (
+        f"Backbone `{config.backbone}`; {', '.join(map(str, config.sizes))} training images, each "
+        f"set within the next; {config.splits} splits, {len(config.seeds)} seed"
+        f"{'s' * (len(config.seeds) > 1)}; preset `{config.training.preset}`"
+        + (f", {config.training.steps} steps" if config.training.steps else "")
+        + f", scale `{config.training.scale}`."
+    )
+    yield ""
+    yield "Cells: " + ", ".join(f"{count} {status}" for status, count in ends.items()) + "."
+    yield ""
+    for name, what in (("machine", "Machine"), ("packages", "Packages"), ("commit", "Code")):
+        told = dict.fromkeys(_told(result, name) for result in done)
+        if told:
+            yield f"{what}: {'; '.join(told)}."
+            yield ""
+
+
+def _told(result: Result, name: str) -> str:
+    around = result["circumstances"]
+    if name == "machine":
+        machine = around["machine"]
+        gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+        return f"{machine['processor']}, {machine['cores']} cores{gpu}, {machine['system']}"
+    if name == "packages":
+        known = {k: v for k, v in around["packages"].items() if v}
+        return f"Python {around['python']}, " + ", ".join(f"{k} {v}" for k, v in known.items())
+    changed = " with uncommitted changes" if around["uncommitted_changes"] else ""
+    return f"commit {around['commit'] or 'unknown'}{changed}, {around['date']}"
+
+
+def _ends(figures: Figures) -> Counter[str]:
+    """How many cells ended in which way."""
+    return Counter("not run" if r is None else r["status"] for _, r in figures.found)
+
+
+def _dice_table(figures: Figures) -> Iterator[str]:
+    config = figures.config
+    yield "## Test Dice"
+    yield ""
+    yield (
+        "Percent; mean over test images at their own resolution, then mean ± SD (n - 1) over "
+        "splits; the best of a column in bold, a number of splits in brackets where some lack."
+    )
+    yield ""
+    columns = [(data, size) for data in config.data for size in config.sizes]
+    rows = []
+    best = {
+        (data.name, size): max(
+            (s.mean for m in config.methods if (s := figures.spread(data.name, m.name, size))),
+            default=None,
+        )
+        for data, size in columns
+    }
+    for method in config.methods:
+        texts = []
+        for data, size in columns:
+            spread = figures.spread(data.name, method.name, size)
+            text = "-" if spread is None else spread.text()
+            if spread is not None and spread.n < config.splits:
+                text += f" ({spread.n})"
+            if spread is not None and spread.mean == best[data.name, size]:
+                text = f"**{text}**"
+            texts.append(text)
+        rows.append([method.shown, *texts])
+    yield from _table(["", *(f"{data.shown}, {size}" for data, size in columns)], rows)
+    for data in config.data:
+        splits = figures.splits[data.name]
+        if splits is not None:
+            yield from _about_splits(data.shown, splits, config.sizes)
+    yield ""
+
+
+def _about_splits(title: str, splits: Splits, sizes: Sequence[int]) -> Iterator[str]:
+    there = max(len(names) for names in splits.train)
+    origin = "came with the data" if splits.given else "a fifth of the images, drawn once"
+    line = f"- {title}: {len(splits.test)} test images ({origin}), the same in all splits"
+    alike = [
+        size
+        for size in sizes
+        if len({frozenset(s[:size]) for s in splits.train}) < len(splits.train)
+    ]
+    if alike and there >= alike[0]:
+        line += (
+            f"; with {', '.join(map(str, alike))} images all splits have the same training "
+            "images, so that their SD is that of the seed alone"
+        )
+    yield line + "."
+
+
+def _findings(figures: Figures) -> Iterator[str]:
+    yield "## Findings of the PTSAM paper"
+    yield ""
+    for letter, finding in zip("abcd", find_all(figures), strict=True):
+        yield f"**({letter}) {finding.statement}** Here: **{finding.verdict}**."
+        yield f"Rule: {finding.rule}"
+        yield ""
+        yield from (f"- {line}" for line in finding.evidence)
+        yield ""
+
+
+def _plots(figures: Figures, data: Mapping[str, DataSet]) -> Iterator[str]:
+    yield "## Plots"
+    yield ""
+    if not can_plot():
+        yield f"None: {INSTALL}."
+        yield ""
+        return
+    folder = figures.output / "plots"
+    for name, path in draw_plots(figures, folder).items():
+        yield f"![{CAPTIONS[name]}](plots/{path.name})"
+        yield ""
+    for opened in data.values():
+        picture = draw_panels(figures, opened, folder / "pictures")
+        if picture is not None:
+            size = figures.config.sizes[0]
+            yield (
+                f"{opened.config.shown}, test images drawn at random, {size} training images; "
+                "false negatives orange, false positives red:"
+            )
+            yield ""
+            yield f"![Results on {opened.config.shown}](plots/pictures/{picture.name})"
+            yield ""
+
+
+def _other_scores(figures: Figures) -> Iterator[str]:
+    config = figures.config
+    names = [name for name in SCORES if name != "dice_mean"]
+    columns = [(name, size) for name in names for size in config.sizes]
+    rows = []
+    for method in config.methods:
+        found = [figures.over_data(method.name, size, name) for name, size in columns]
+        rows.append([method.shown, *("-" if v is None else f"{v:.1f}" for v in found)])
+    yield "## Other scores"
+    yield ""
+    yield "Percent, means over splits and data sets. Each image's scores are in `cells`."
+    yield ""
+    yield from _table(["", *(f"{SCORES[name]}, {size}" for name, size in columns)], rows)
+
+
+def _costs(figures: Figures) -> Iterator[str]:
+    config = figures.config
+    rows = []
+    for method in config.methods:
+        seconds = [figures.fact(method.name, "train_seconds", size) for size in config.sizes]
+        rows.append(
+            [
+                method.shown,
+                _number(figures.fact(method.name, "parameters"), "{:,.0f}"),
+                _number(figures.fact(method.name, "file_bytes"), "{:,.1f}", 1e-3),
+                *(_number(value, "{:,.1f}") for value in seconds),
+                _number(figures.fact(method.name, "seconds_per_image"), "{:.3f}"),
+                _number(figures.fact(method.name, "peak_memory_bytes"), "{:,.0f}", 1e-6),
+            ]
+        )
+    yield "## Costs"
+    yield ""
+    yield "Means over cells. Peak memory: of the process, or of tensors on a GPU."
+    yield ""
+    titles = ["", "trained parameters", "file, kB"]
+    titles += [f"training, s, {size} images" for size in config.sizes]
+    yield from _table([*titles, "s per image", "peak memory, MB"], rows)
+
+
+def _longer(figures: Figures) -> Iterator[str]:
+    """Rows that repeat others with more steps."""
+    config, titles = figures.config, {m.name: m.shown for m in figures.config.methods}
+    rows = []
+    for method in config.methods:
+        for data in config.data if method.longer_than else ():
+            for size in method.sizes or config.sizes:
+                gain = figures.gain(data.name, method.longer_than, method.name, size)
+                if gain is not None:
+                    what = [method.shown, titles[method.longer_than], data.shown, str(size)]
+                    rows.append([*what, gain.text()])
+    if not rows:
+        return
+    yield "## Are the steps enough?"
+    yield ""
+    yield "What more steps bring, in points of Dice, mean ± SD over splits of the difference:"
+    yield ""
+    yield from _table(["with more steps", "against", "data", "images", "Dice gained"], rows)
+
+
+def _not_done(figures: Figures) -> Iterator[str]:
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for cell, result in figures.found:
+        if result is not None and result["status"] != Status.DONE:
+            reason = result["reason"].replace("\n", " ")
+            key = (result["status"], cell.method, reason)
+            grouped.setdefault(key, []).append(cell.name)
+    missing = Counter(cell.method for cell, result in figures.found if result is None)
+    if not grouped and not missing:
+        return
+    yield "## What was not done"
+    yield ""
+    rows = [
+        [status, method, str(len(cells)), reason.replace("|", "/")]
+        for (status, method, reason), cells in sorted(grouped.items())
+    ]
+    rows += [["not run", method, str(count), ""] for method, count in missing.items()]
+    yield from _table(["", "method", "cells", "reason"], rows)
+
+
+def _sources(figures: Figures) -> Iterator[str]:
+    yield "## Data"
+    yield ""
+    for entry in figures.config.data:
+        licence, citation = terms(entry)
+        told = ". ".join(
+            part for part in (f"Licence: {licence}" if licence else "", citation) if part
+        )
+        yield f"- **{entry.shown}** ({entry.target}). {told or 'Licence and source: not given.'}"
+    yield ""
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(titles) + " |"
+    yield "|---" * len(titles) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _number(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "-" if value is None else form.format(value * factor)
