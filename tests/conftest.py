@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,11 @@ def write_tiny_backbone(path: Path, seed: int) -> Path:
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint file of a SAM that is quick, and has learned nothing."""
     return write_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny.safetensors", seed=0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither find what the user keeps nor leave anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from threading import RLock
 
 import torch
 import xxhash
 from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, Embedding
+from napari_ptsam.cache import DiskCache, Kept
+from napari_ptsam.devices import half_precision
 from napari_ptsam.methods.base import Method
 
 DEFAULT_LIMIT = 2**30
 
+TRIALS = 8
+"""Embeddings that are read from disk before it is judged whether that is worth the time."""
+
+Key = tuple[str, str]
+"""Identity of a backbone and, hexadecimal, the digest of what it was shown."""
+
 
 class Embeddings:
-    """Keeps what an encoder gave, for as long as this object lives.
+    """Keeps what an encoder gave: in memory while this object lives, on disk for longer.
 
     An embedding is found by the backbone's identity and the pixels that the encoder sees, so
     that the same view of the same image at the same scale is encoded once, whatever its plane
@@ -25,15 +35,29 @@ class Embeddings:
     ----------
     limit
         Bytes of main memory to use at most. When it is full, embeddings that no run since
-        `new_run` asked for make room; if there are none, new ones are not kept.
+        `new_run` asked for make room; if there are none, new ones are not kept. 0 keeps none.
+    disk
+        Where to look for what is not in memory, and to leave what is encoded if it `writes`.
+    thrifty
+        Leave the disk alone once it has turned out that reading takes longer than encoding.
+
+    Attributes
+    ----------
+    encoded, recalled
+        How many embeddings were computed, and how many found.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self, limit: int = DEFAULT_LIMIT, disk: DiskCache | None = None, *, thrifty: bool = True
+    ) -> None:
         self.limit = limit
-        self.nbytes = 0
+        self.disk = disk
+        self.nbytes = self.encoded = self.recalled = 0
+        self._costs = _Costs() if thrifty else None
+        self._lock = RLock()
         self._run = 0
         # The longest unused first.
-        self._kept: OrderedDict[bytes, tuple[int, Embedding]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[int, Embedding]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -41,11 +65,14 @@ class Embeddings:
     def new_run(self) -> None:
         """Say that from now on what is asked for belongs to another run."""
         self._run += 1
+        if self.disk is not None:
+            self.disk.new_run()
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-        self.nbytes = 0
+        """Forget everything in memory."""
+        with self._lock:
+            self._kept.clear()
+            self.nbytes = 0
 
     def serve(self, backbone: Backbone) -> Backbone:
         """The same backbone, which looks here before it encodes.
@@ -56,28 +83,109 @@ class Embeddings:
         """
         return _Remembering(backbone, self)
 
-    def get(self, key: bytes) -> Embedding | None:
-        """What is kept under a key."""
-        if key not in self._kept:
-            return None
-        _, embedding = self._kept[key]
-        self._kept[key] = self._run, embedding
-        self._kept.move_to_end(key)
-        return embedding
+    def useful(self, identity: str) -> bool:
+        """Whether anything of a backbone may be found or kept."""
+        return bool(self.limit) or self._disk_for(identity) is not None
 
-    def put(self, key: bytes, embedding: Embedding) -> None:
-        """Keep an embedding, if there is room."""
+    def get(self, key: Key) -> Embedding | None:
+        """What is kept under a key."""
+        with self._lock:
+            if key in self._kept:
+                _, known = self._kept[key]
+                self._kept[key] = self._run, known
+                self._kept.move_to_end(key)
+                return known
+        found = self._read(key)
+        if found is not None:
+            self._remember(key, found)
+        return found
+
+    def put(self, key: Key, name: str, embedding: Embedding, seconds: float) -> None:
+        """Keep an embedding, if there is room.
+
+        Parameters
+        ----------
+        name
+            Of the backbone.
+        embedding
+            On the CPU, float16.
+        seconds
+            What computing it took.
+        """
+        self._remember(key, embedding)
+        disk = self._disk_for(key[0])
+        if disk is None or not disk.keeps():
+            return
+        if self._costs is not None:
+            self._costs.encoded(seconds)
+        kept = Kept([level.numpy() for level in embedding], seconds)
+        stored = disk.put(key[0], name, key[1], kept)
+        if stored and self._costs is not None and self._costs.trying:
+            self._read(key)  # to know from the start what it costs
+
+    def _disk_for(self, identity: str) -> DiskCache | None:
+        """The disk, if it is worth a look."""
+        disk = self.disk
+        if disk is None or not (disk.keeps() or disk.holds(identity)):
+            return None
+        return None if self._costs is not None and self._costs.too_high else disk
+
+    def _read(self, key: Key) -> Embedding | None:
+        disk = self._disk_for(key[0])
+        started = time.perf_counter()
+        kept = None if disk is None else disk.get(*key)
+        if kept is None:
+            return None
+        if self._costs is not None:
+            self._costs.read(time.perf_counter() - started, kept.seconds)
+        return tuple(torch.from_numpy(level) for level in kept.levels)
+
+    def _remember(self, key: Key, embedding: Embedding) -> None:
+        """Keep in memory, if there is room."""
         size = _bytes_of(embedding)
-        while self.nbytes + size > self.limit and self._kept:
-            oldest = next(iter(self._kept))
-            run, given_up = self._kept[oldest]
-            if run == self._run:
-                break
-            del self._kept[oldest]
-            self.nbytes -= _bytes_of(given_up)
-        if self.nbytes + size <= self.limit and key not in self._kept:
-            self._kept[key] = self._run, embedding
-            self.nbytes += size
+        with self._lock:
+            while self.nbytes + size > self.limit and self._kept:
+                oldest = next(iter(self._kept))
+                run, given_up = self._kept[oldest]
+                if run == self._run:
+                    break
+                del self._kept[oldest]
+                self.nbytes -= _bytes_of(given_up)
+            if self.nbytes + size <= self.limit and key not in self._kept:
+                self._kept[key] = self._run, embedding
+                self.nbytes += size
+
+
+class _Costs:
+    """Seconds for an embedding: reading it against computing it."""
+
+    def __init__(self) -> None:
+        # The first one is slow for reasons of its own.
+        self._reads, self._reading = -1, 0.0
+        self._encodings, self._encoding = 0, 0.0
+
+    def read(self, seconds: float, instead_of: float) -> None:
+        """One was read which had taken so long to compute."""
+        self._reads += 1
+        self._reading += seconds if self._reads else 0.0
+        self.encoded(instead_of)
+
+    def encoded(self, seconds: float) -> None:
+        """One took so long to compute, now or when it was kept."""
+        self._encodings += 1
+        self._encoding += seconds
+
+    @property
+    def trying(self) -> bool:
+        """Whether there were too few to tell."""
+        return self._reads < TRIALS
+
+    @property
+    def too_high(self) -> bool:
+        """Whether reading was the slower of the two, on the whole."""
+        if self.trying:
+            return False
+        return self._reading / self._reads > self._encoding / self._encodings
 
 
 class _Remembering(Backbone):
@@ -93,28 +201,37 @@ class _Remembering(Backbone):
         """Embedding of Bx3xSxS inputs from `normalise_input`, see `Backbone.encode`."""
         if prompts is not None or not torch.is_inference_mode_enabled():
             return super().encode(images, prompts)
-        if not self._memory.limit:
+        memory = self._memory
+        if not memory.useful(self.identity):
+            memory.encoded += len(images)
             return tuple(level.half().float() for level in super().encode(images))
         keys = [self._key(image) for image in images]
-        found = [self._memory.get(key) for key in keys]
+        found = [memory.get(key) for key in keys]
         known = [embedding for embedding in found if embedding is not None]
         if len(known) < len(keys):
-            # All of them, as without a memory: results of a batch depend on its size.
-            levels = [level.half() for level in super().encode(images)]
-            known = [
-                tuple(level[i].to("cpu", copy=True) for level in levels) for i in range(len(keys))
-            ]
-            for key, embedding in zip(keys, known, strict=True):
-                self._memory.put(key, embedding)
+            known = self._encode_and_keep(images, keys)
+        else:
+            memory.recalled += len(keys)
         stacked = (torch.stack(level) for level in zip(*known, strict=True))
         return tuple(level.to(self.device).float() for level in stacked)
 
-    def _key(self, image: Tensor) -> bytes:
-        digest = xxhash.xxh3_128(
-            f"{self.identity} {self.device.type} {tuple(image.shape)}".encode()
-        )
+    def _encode_and_keep(self, images: Tensor, keys: list[Key]) -> list[Embedding]:
+        """All of a batch, as without a memory: its results depend on its size."""
+        started = time.perf_counter()
+        levels = [level.half().cpu() for level in super().encode(images)]
+        seconds = (time.perf_counter() - started) / len(keys)
+        self._memory.encoded += len(keys)
+        known = [tuple(level[i].clone() for level in levels) for i in range(len(keys))]
+        for key, embedding in zip(keys, known, strict=True):
+            self._memory.put(key, self.name, embedding, seconds)
+        return known
+
+    def _key(self, image: Tensor) -> Key:
+        # What one kind of device computes differs from another's in the last digits.
+        where = f"{self.device.type} {half_precision(self.device)} {tuple(image.shape)}"
+        digest = xxhash.xxh3_128(where.encode())
         digest.update(image.float().cpu().contiguous().numpy().data)
-        return digest.digest()
+        return self.identity, digest.hexdigest()
 
 
 def recalling(method: Method, backbone: Backbone, embeddings: Embeddings) -> Backbone:

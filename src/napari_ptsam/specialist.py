@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_ptsam.ahead import PlaneEmbedded, embed_planes
 from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.cache import DiskCache
 from napari_ptsam.devices import choose_device
 from napari_ptsam.embeddings import Embeddings, recalling
 from napari_ptsam.errors import InputError, PromptFileError
@@ -88,7 +90,8 @@ class Specialist:
     path
         The prompt file that it was read from or last saved to, if there is one.
     embeddings
-        Where to find what was encoded before.
+        Where to find what was encoded before: by default on disk, where nothing is left; with
+        ``Embeddings(limit=0, disk=DiskCache(writes=True))`` what is encoded is left there too.
     """
 
     def __init__(self, method: Method, backbone: Backbone, metadata: PromptMetadata) -> None:
@@ -98,7 +101,7 @@ class Specialist:
         self.normalization = Normalization.from_dict(metadata.normalization)
         self.scaling = Scaling.from_dict(metadata.working_scale)
         self.path: Path | None = None
-        self.embeddings = Embeddings(limit=0)
+        self.embeddings = Embeddings(limit=0, disk=DiskCache())
         self._continuation: WarmStart | None = None
 
     @property
@@ -312,7 +315,7 @@ class Specialist:
         run = train(trainee, backbone, examples, plan, scaling, path, context)
         result = yield from _with_preview(run, specialist)
         # Whoever keeps them decides how long.
-        specialist.embeddings = Embeddings(limit=0)
+        specialist.embeddings = Embeddings(limit=0, disk=DiskCache())
         around = Circumstances(
             seconds=time.perf_counter() - started,
             command=command,
@@ -392,18 +395,7 @@ class Specialist:
         PlaneDone
             After each plane.
         """
-        stored = self.metadata.channels
-        images = (
-            source
-            if isinstance(source, Planes)
-            else open_planes(
-                source,
-                axes=axes if axes is not None else stored.get("axes"),
-                channel=channel if channel is not None else stored.get("channel"),
-            )
-        )
-        if planes is not None:
-            images = images.subset(planes)
+        images = self._opened(source, planes, axes, channel)
         started = time.perf_counter()
         with ExitStack() as outputs:
             masks = outputs.enter_context(open_output(output, images))
@@ -419,6 +411,67 @@ class Specialist:
                 elapsed = time.perf_counter() - started
                 yield PlaneDone(index, images.keys[number], number + 1, len(images), elapsed)
         return masks.path
+
+    def embed(
+        self,
+        source: Any,
+        *,
+        planes: Sequence[int] | None = None,
+        axes: str | None = None,
+        channel: int | str | None = None,
+        cache: DiskCache | None = None,
+    ) -> Generator[PlaneEmbedded, None, None]:
+        """Encode a folder, stack or image now, so that segmenting it later needs no encoder.
+
+        It may be stopped after any plane, and goes on from there when it is run again. With
+        encoder prompts, or another method that changes the encoder, there is nothing to keep.
+
+        Parameters
+        ----------
+        source, planes, axes, channel
+            As for `segment`.
+        cache
+            Where to leave the embeddings; by default the user's cache on disk.
+
+        Yields
+        ------
+        PlaneEmbedded
+            After each plane.
+
+        Raises
+        ------
+        InputError
+            If the specialist's encoder is one of its own.
+        """
+        if not self.method.works_on_embeddings:
+            raise InputError(
+                f"This specialist ({self.method.title}) changes the encoder, so that embeddings "
+                "kept for it would serve nobody else. Segment with it directly, or train one "
+                "without encoder prompts."
+            )
+        images = self._opened(source, planes, axes, channel)
+        embeddings = Embeddings(limit=0, disk=cache or DiskCache(writes=True))
+        yield from embed_planes(self.backbone, images, embeddings, self.normalization, self.scaling)
+
+    def _opened(
+        self,
+        source: Any,
+        planes: Sequence[int] | None,
+        axes: str | None,
+        channel: int | str | None,
+    ) -> Planes:
+        """Planes to look at, read as in training unless said otherwise."""
+        stored = self.metadata.channels
+        images = (
+            source
+            if isinstance(source, Planes)
+            else open_planes(
+                source,
+                axes=axes if axes is not None else stored.get("axes"),
+                channel=channel if channel is not None else stored.get("channel"),
+            )
+        )
+        return images if planes is None else images.subset(planes)
 
     def save(self, path: str | Path) -> Path:
         """Write the prompt file; returns its path, with the suffix completed."""

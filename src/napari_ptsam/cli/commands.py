@@ -10,15 +10,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_ptsam.cache import DiskCache
 from napari_ptsam.cli.targets import plan_targets
 from napari_ptsam.cli.usage import PROGRAM, UsageError
 from napari_ptsam.progress import Progress
 
 if TYPE_CHECKING:
+    from napari_ptsam.ahead import PlaneEmbedded
     from napari_ptsam.specialist import Specialist
     from napari_ptsam.training.steps import TrainStep
 
@@ -27,6 +30,7 @@ _PHASES = {"embed": "encoding", "train": "training", "refit": "training on all"}
 
 def train(args: argparse.Namespace) -> None:
     """Learn a specialist and write its prompt file."""
+    from napari_ptsam.embeddings import Embeddings
     from napari_ptsam.normalize import Normalization
     from napari_ptsam.promptfile import prompt_path
     from napari_ptsam.specialist import Specialist
@@ -60,6 +64,8 @@ def train(args: argparse.Namespace) -> None:
             augmentation_picture=args.augmentation_picture,
             on_step=_train_reporter(progress),
             command=args.command_line,
+            # What a second training can use again is kept without being asked for: it is small.
+            embeddings=Embeddings(disk=DiskCache(writes=True)),
         )
     specialist.save(output)
     _say_trained(specialist, output)
@@ -95,6 +101,7 @@ def _say_trained(specialist: Specialist, path: Path) -> None:
 
 def segment(args: argparse.Namespace) -> None:
     """Segment each input with a specialist."""
+    from napari_ptsam.embeddings import Embeddings
     from napari_ptsam.specialist import Specialist
     from napari_ptsam.tiling import Scaling
 
@@ -106,6 +113,8 @@ def segment(args: argparse.Namespace) -> None:
         specialist.threshold = args.threshold
     if args.scale is not None:
         specialist.scaling = Scaling(None if args.scale == "fit" else args.scale)
+    if args.cache:
+        specialist.embeddings = Embeddings(limit=0, disk=DiskCache(writes=True))
     for source, output in targets:
         _segment_one(specialist, source, output, args)
 
@@ -132,6 +141,57 @@ def _segment_one(
             progress.update(f"segmenting {source.name}", plane.done, plane.total)
     seconds = time.monotonic() - started
     print(f"Wrote {output}: {done} plane{'' if done == 1 else 's'} in {seconds:.1f} s.")
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Encode images and keep what comes of it.
+
+    Raises
+    ------
+    UsageError
+        If a specialist is named together with a working scale.
+    """
+    if args.specialist is not None and args.scale is not None:
+        raise UsageError("the specialist has a working scale of its own; leave --scale away")
+    encode = _encoder(args)
+    for source in args.inputs:
+        plane = None
+        with Progress(sys.stderr) as progress, closing(encode(source)) as work:
+            for plane in work:
+                progress.update(f"encoding {source.name}", plane.done, plane.total)
+        if plane is not None:
+            print(
+                f"{source}: {plane.done} plane{'' if plane.done == 1 else 's'}; tiles: "
+                f"{plane.encoded} encoded, {plane.recalled} found, in {plane.seconds:.1f} s."
+            )
+
+
+def _encoder(args: argparse.Namespace) -> Callable[[Path], Generator[PlaneEmbedded, None, None]]:
+    """What encodes one input: as a specialist will look at it, or as the options say."""
+    from napari_ptsam.ahead import embed_planes
+    from napari_ptsam.backbones import load_backbone
+    from napari_ptsam.devices import choose_device
+    from napari_ptsam.embeddings import Embeddings
+    from napari_ptsam.normalize import Normalization
+    from napari_ptsam.planes import open_planes
+    from napari_ptsam.specialist import Specialist
+    from napari_ptsam.tiling import Scaling
+
+    if args.specialist is not None:
+        learned = Specialist.load(args.specialist, backbone=args.backbone, device=args.device)
+        return lambda source: learned.embed(
+            source, planes=args.planes, axes=args.axes, channel=args.channel
+        )
+    backbone = load_backbone(args.backbone or "embedded", device=choose_device(args.device))
+    embeddings = Embeddings(limit=0, disk=DiskCache(writes=True))
+    scaling = Scaling(None if args.scale in (None, "fit") else args.scale)
+
+    def encode(source: Path) -> Generator[PlaneEmbedded, None, None]:
+        images = open_planes(source, axes=args.axes, channel=args.channel)
+        images = images if args.planes is None else images.subset(args.planes)
+        return embed_planes(backbone, images, embeddings, Normalization(), scaling)
+
+    return encode
 
 
 def evaluate(args: argparse.Namespace) -> None:

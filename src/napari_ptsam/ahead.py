@@ -1,0 +1,91 @@
+"""Encode planes now, so that every later training and segmentation finds them encoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from napari_ptsam.backbones import Backbone
+from napari_ptsam.devices import computing
+from napari_ptsam.embeddings import Embeddings
+from napari_ptsam.normalize import Normalization
+from napari_ptsam.planes import Planes
+from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane, view_tensors
+from napari_ptsam.tiling import Scaling
+from napari_ptsam.views import plain_view
+
+
+@dataclass(frozen=True)
+class PlaneEmbedded:
+    """One plane was encoded, or found encoded.
+
+    Attributes
+    ----------
+    index, key
+        Which plane.
+    done, total
+        How many of the planes are done.
+    seconds
+        Since the start.
+    encoded, recalled
+        How many tiles were encoded and how many found so far.
+    """
+
+    index: int
+    key: str
+    done: int
+    total: int
+    seconds: float
+    encoded: int
+    recalled: int
+
+
+def embed_planes(
+    backbone: Backbone,
+    planes: Planes,
+    embeddings: Embeddings,
+    normalization: Normalization,
+    scaling: Scaling,
+) -> Generator[PlaneEmbedded, None, None]:
+    """Encode planes as a prediction would, and leave the embeddings where it looks for them.
+
+    It may be stopped after any plane, and goes on from there when it is run again.
+
+    Parameters
+    ----------
+    planes
+        Read one at a time.
+    embeddings
+        Where to leave them; of use with a disk that writes.
+    normalization, scaling
+        As they will be in training and prediction: other brightness or another working scale
+        gives other tiles.
+
+    Yields
+    ------
+    PlaneEmbedded
+        After each plane.
+    """
+    embeddings.new_run()
+    served, size = embeddings.serve(backbone), backbone.input_size
+    encoded, recalled = embeddings.encoded, embeddings.recalled
+    started = time.perf_counter()
+    for index in range(len(planes)):
+        prepared = prepare_plane(normalization.apply(planes.read(index)), scaling, size)
+        for start in range(0, len(prepared.offsets), TILES_AT_ONCE):
+            offsets = prepared.offsets[start : start + TILES_AT_ONCE]
+            views = [plain_view(prepared.plane, size, prepared.scale, o) for o in offsets]
+            with torch.inference_mode(), computing(backbone.device):
+                served.encode(view_tensors(backbone, views))
+        yield PlaneEmbedded(
+            index=index,
+            key=planes.keys[index],
+            done=index + 1,
+            total=len(planes),
+            seconds=time.perf_counter() - started,
+            encoded=embeddings.encoded - encoded,
+            recalled=embeddings.recalled - recalled,
+        )
