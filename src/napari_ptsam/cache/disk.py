@@ -44,6 +44,9 @@ STALE_SECONDS = 3600.0
 
 LOCK_SECONDS = 10.0
 
+OVERHEAD = 2000
+"""Bytes of a file beside its numbers, and a little more."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -158,7 +161,7 @@ class DiskCache:
             if not self.keeps():
                 return False
             try:
-                if not self._has_room(sum(level.nbytes for level in kept.levels)):
+                if not self._has_room(sum(level.nbytes for level in kept.levels) + OVERHEAD):
                     return False
                 self._introduce(identity, name)
                 size = write_entry(self._path(identity, key), key, kept)

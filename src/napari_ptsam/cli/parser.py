@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_ptsam import __version__
-from napari_ptsam.cli import commands
+from napari_ptsam.cli import caching, commands
 from napari_ptsam.cli.usage import PROGRAM
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes import parse_plane_ranges
@@ -68,6 +68,27 @@ examples:
   {PROGRAM} evaluate membranes.tif --masks labels.tif --planes 20-29 --json
 """
 
+
+_EMBED_EXAMPLES = f"""\
+Training and segmenting find what is encoded here, whatever the files are called.
+Another working scale needs embeddings of its own; --specialist takes its scale.
+
+examples:
+  {PROGRAM} embed em.zarr
+  {PROGRAM} embed em.zarr --specialist membranes.ptsam.safetensors
+  {PROGRAM} embed images/ --backbone vit_b --scale 0.5
+"""
+
+_CACHE_EXAMPLES = f"""\
+examples:
+  {PROGRAM} cache
+  {PROGRAM} cache verify
+  {PROGRAM} cache clear --backbone vit_b
+
+NAPARI_PTSAM_CACHE names another folder, NAPARI_PTSAM_CACHE_LIMIT another limit
+('50 GB'; 0 keeps nothing new).
+"""
+
 _BENCHMARK_EXAMPLES = f"""\
 A run that was stopped goes on with what is missing. DIR gets report.md, results.csv, plots and
 one JSON file for each training.
@@ -96,6 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(subparsers)
     _add_segment(subparsers)
     _add_evaluate(subparsers)
+    _add_embed(subparsers)
+    _add_cache(subparsers)
     _add_info(subparsers)
     _add_backbones(subparsers)
     _add_benchmark(subparsers)
@@ -164,7 +187,7 @@ def _add_train(subparsers: Commands) -> None:
     add(
         "--method",
         metavar="NAME",
-        help="ptsam (default), or to compare: lora (CellSeg1), autosam, samed, ssam",
+        help="ptsam (default), or to compare: lora (CellSeg1), autosam, samed, ssam, decoder",
     )
     add(
         "--method-setting",
@@ -220,8 +243,51 @@ def _add_segment(subparsers: Commands) -> None:
     add("--scale", type=_fixed_scale, metavar="fit|X", help="instead of the specialist's own")
     add("--object", metavar="NAME", help="which one, if the specialist knows several (--classes)")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
+    add("--cache", action="store_true", help="keep embeddings for the next time, see 'embed'")
     _add_axes(parser)
     _add_device(parser)
+
+
+def _add_embed(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "embed",
+        commands.embed,
+        "encode images now, so that training and segmenting need no encoder",
+        _EMBED_EXAMPLES,
+        "what was encoded is kept; the same command goes on from there",
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="folder, stack or image")
+    add(
+        "--specialist",
+        type=Path,
+        metavar="NAME.ptsam.safetensors",
+        help="encode as it will look at them: backbone, scale, brightness, axes and channel",
+    )
+    add("--backbone", metavar="NAME|FILE", help="frozen SAM (embedded)")
+    add("--scale", type=_fixed_scale, metavar="fit|X", help="model pixels per image pixel (fit)")
+    _add_planes(parser, "only these planes, inclusive")
+    _add_axes(parser)
+    _add_device(parser)
+
+
+def _add_cache(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "cache",
+        caching.show,
+        "show, verify or clear the embeddings that are kept on disk",
+        _CACHE_EXAMPLES,
+    )
+    _add_json(parser)
+    actions = parser.add_subparsers(metavar="verify|clear")
+    verify = _command(actions, "verify", caching.verify, "read all, remove what is damaged")
+    clear = _command(actions, "clear", caching.clear, "remove embeddings")
+    clear.add_argument("--backbone", metavar="NAME", help="only those of this one")
+    for action in (verify, clear):
+        # SUPPRESS keeps one that was given before the action.
+        _add_json(action, argparse.SUPPRESS)
 
 
 def _add_evaluate(subparsers: Commands) -> None:
@@ -237,7 +303,7 @@ def _add_evaluate(subparsers: Commands) -> None:
     add("--masks", required=True, type=Path, metavar="DIR|STACK", help="the truth")
     _add_planes(parser, "only these planes, inclusive")
     _add_label(parser)
-    add("--json", action="store_true", help="print one JSON object")
+    _add_json(parser)
 
 
 def _add_info(subparsers: Commands) -> None:
@@ -245,7 +311,7 @@ def _add_info(subparsers: Commands) -> None:
         subparsers, "info", commands.info, "say what a prompt file holds and how it was made"
     )
     parser.add_argument("prompt_file", type=Path, metavar="NAME.ptsam.safetensors")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_json(parser)
 
 
 def _add_backbones(subparsers: Commands) -> None:
@@ -322,6 +388,12 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
 def _add_axes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axes", metavar="AXES", help="names of the axes, for instance ZCYX")
     parser.add_argument("--channel", type=_channel, metavar="N|NAME", help="use one channel only")
+
+
+def _add_json(parser: argparse.ArgumentParser, default: object = False) -> None:
+    parser.add_argument(
+        "--json", action="store_true", default=default, help="print one JSON object"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
