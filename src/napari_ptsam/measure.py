@@ -151,6 +151,122 @@ def measure_objects(
     return ObjectTable(columns, _units(columns, labels.ndim, unit))
 
 
+class ObjectSums:
+    """Measures objects that come in pieces: planes or blocks of a labelled volume.
+
+    Parameters
+    ----------
+    axes
+        ``"zyx"`` or ``"yx"``.
+    """
+
+    def __init__(self, axes: str) -> None:
+        self._axes = axes
+        self._voxels = np.zeros(1, np.int64)
+        self._sums = np.zeros((1, len(axes)))
+        self._first = np.full((1, len(axes)), np.iinfo(np.int64).max)
+        self._last = np.full((1, len(axes)), -1)
+        self._frame = np.zeros(1, np.int64)
+        self._grey = np.zeros(1)
+        self._extremes = np.array([[np.inf, -np.inf]])
+        self._measured = False
+
+    def add(
+        self,
+        labels: NDArray[Any],
+        corner: Sequence[int],
+        intensity: NDArray[Any] | None = None,
+        *,
+        frame: int = 0,
+    ) -> None:
+        """Add a piece, HxW.
+
+        Parameters
+        ----------
+        labels
+            0 outside of objects.
+        corner
+            Position of the first pixel, one number for each axis.
+        intensity
+            Grey values, HxW; of colours the mean counts.
+        frame
+            Time point.
+        """
+        rows, columns = np.nonzero(labels)
+        if not len(rows):
+            return
+        present, where = np.unique(labels[rows, columns], return_inverse=True)
+        self._grow(int(present[-1]) + 1)
+        counts = np.bincount(where)
+        self._voxels[present] += counts
+        self._frame[present] = frame
+        at = [rows + corner[-2], columns + corner[-1]]
+        if len(self._axes) == 3:
+            at.insert(0, np.full(len(rows), corner[0]))
+        for axis, position in enumerate(at):
+            self._sums[present, axis] += np.bincount(where, position)
+            np.minimum.at(self._first[:, axis], present[where], position)
+            np.maximum.at(self._last[:, axis], present[where], position)
+        if intensity is not None:
+            grey = intensity.mean(-1) if intensity.ndim == 3 else intensity
+            values = np.asarray(grey[rows, columns], np.float64)
+            self._measured = True
+            self._grey[present] += np.bincount(where, values)
+            np.minimum.at(self._extremes[:, 0], present[where], values)
+            np.maximum.at(self._extremes[:, 1], present[where], values)
+
+    def _grow(self, count: int) -> None:
+        more = count - len(self._voxels)
+        if more <= 0:
+            return
+        # Twice the room, so that objects that come one by one do not cost their square.
+        more = max(more, len(self._voxels))
+
+        def longer(values: NDArray[Any], fill: object) -> NDArray[Any]:
+            return np.concatenate([values, np.full((more, *values.shape[1:]), fill, values.dtype)])
+
+        self._voxels, self._frame = longer(self._voxels, 0), longer(self._frame, 0)
+        self._sums, self._grey = longer(self._sums, 0), longer(self._grey, 0)
+        self._first = longer(self._first, np.iinfo(np.int64).max)
+        self._last = longer(self._last, -1)
+        self._extremes = longer(self._extremes, [np.inf, -np.inf])
+
+    def table(
+        self, *, spacing: Sequence[float] | None = None, unit: str = "pixel", frames: bool = False
+    ) -> ObjectTable:
+        """The table so far, with the columns of `measure_objects` that pieces can tell.
+
+        Parameters
+        ----------
+        spacing
+            Size of a pixel along each axis, in `unit`; 1 if None.
+        frames
+            Whether to name the time point of each object, as ``t``.
+        """
+        axes = len(self._axes)
+        sizes = np.array(checked_spacing(spacing, axes))
+        present = np.flatnonzero(self._voxels)
+        voxels = self._voxels[present]
+        volume = voxels * sizes.prod()
+        centres = self._sums[present] / voxels[:, None] * sizes
+        columns: dict[str, Column] = {"label": present}
+        if frames:
+            columns["t"] = self._frame[present]
+        columns["pixels" if axes == 2 else "voxels"] = voxels
+        columns["area" if axes == 2 else "volume"] = volume
+        columns |= {f"centroid_{letter}": centres[:, n] for n, letter in enumerate(self._axes)}
+        for number, letter in enumerate(self._axes):
+            columns[f"first_{letter}"] = self._first[present, number]
+            columns[f"last_{letter}"] = self._last[present, number]
+        ball = np.pi / 4 if axes == 2 else np.pi / 6
+        columns["equivalent_diameter"] = (volume / ball) ** (1 / axes)
+        if self._measured:
+            columns["intensity_mean"] = self._grey[present] / voxels
+            columns["intensity_min"] = self._extremes[present, 0]
+            columns["intensity_max"] = self._extremes[present, 1]
+        return ObjectTable(columns, _units(columns, axes, unit))
+
+
 _SHAPE = (
     "label", "num_pixels", "area", "centroid", "bbox", "equivalent_diameter_area",
     "axis_major_length",

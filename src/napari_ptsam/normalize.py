@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -83,6 +83,44 @@ class Normalization:
             for number in chosen
         ]
         return replace(self, range=self._limits(np.concatenate(samples)))
+
+    def measured(self, planes: Planes, index: int, side: int = 4096) -> Normalization:
+        """A normalisation with the grey values of one plane, which is read window by window.
+
+        Parameters
+        ----------
+        planes, index
+            The plane; `apply` would measure the same on the whole of it.
+        side
+            Height and width of the windows, at most.
+
+        Returns
+        -------
+        A normalisation with `range`, to apply to any part of the plane; itself if it has one.
+        """
+        if self.range is not None:
+            return self
+        height, width = planes.shape_of(index)
+        step = _sample_step(height * width, _SAMPLE_PIXELS)
+
+        def windows() -> Iterator[tuple[int, int, NDArray[Any]]]:
+            for top in range(0, height, side):
+                for left in range(0, width, side):
+                    rows = slice(top, min(top + side, height))
+                    columns = slice(left, min(left + side, width))
+                    yield top, left, _colours(planes.read_window(index, rows, columns))
+
+        # The grid goes on where the window before ended.
+        parts = [
+            pixels[-top % step :: step, -left % step :: step] for top, left, pixels in windows()
+        ]
+        sample = np.concatenate([part[np.isfinite(part)] for part in parts])
+        low, high = self._limits(sample)
+        if not low < high and sample.size:
+            ends = [part[np.isfinite(part)] for _, _, part in windows()]
+            low = min(float(part.min()) for part in ends if part.size)
+            high = max(float(part.max()) for part in ends if part.size)
+        return replace(self, per="stack", range=(low, high))
 
     def apply(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise one plane.
@@ -178,10 +216,14 @@ def _colours(plane: NDArray[Any]) -> NDArray[Any]:
 
 def _finite_sample(pixels: NDArray[Any], most: int) -> NDArray[Any]:
     """Draw finite values from an even grid of about `most` pixels."""
-    step = max(1, math.ceil(math.sqrt(pixels[..., 0].size / most)))
+    step = _sample_step(pixels[..., 0].size, most)
     sample = pixels[::step, ::step]
     finite: NDArray[Any] = sample[np.isfinite(sample)]
     return finite
+
+
+def _sample_step(pixels: int, most: int) -> int:
+    return max(1, math.ceil(math.sqrt(pixels / most)))
 
 
 def _stretch(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:

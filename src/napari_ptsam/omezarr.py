@@ -7,8 +7,11 @@ at the same time, and again.
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,7 +138,14 @@ class OmeZarr:
 
         return cls(path, part, zarr.open_group(str(path), mode="r+"), labels=labels)
 
-    def write(self, plane: int, data: NDArray[Any], corner: tuple[int, int] = (0, 0)) -> None:
+    def write(
+        self,
+        plane: int,
+        data: NDArray[Any],
+        corner: tuple[int, int] = (0, 0),
+        *,
+        durable: bool = False,
+    ) -> None:
         """Write a plane, or a block of it, in all sizes.
 
         Parameters
@@ -146,6 +156,8 @@ class OmeZarr:
             HxW.
         corner
             Row and column of the block's first pixel: multiples of the block's side.
+        durable
+            Wait until the disk has it, so that it outlasts a power cut.
         """
         where = self._position(plane)
         row, column = corner
@@ -156,6 +168,8 @@ class OmeZarr:
             height, width = data.shape
             place: Index = (*where, slice(row, row + height), slice(column, column + width))
             array[place] = data
+            if durable:
+                sync_chunks(self.path / str(level), array, place)
 
     def read(
         self, plane: int, rows: slice = slice(None), columns: slice = slice(None)
@@ -168,6 +182,23 @@ class OmeZarr:
         # Of no leading axes, unravelling 0 gives the empty position.
         place = dict(zip(self._axes, np.unravel_index(plane, self._sizes), strict=True))
         return tuple(int(place[axis]) for axis in self.axes[:-2])
+
+
+def sync_chunks(folder: Path, array: zarr.Array[Any], place: Index) -> None:
+    """Wait until the disk has the chunks of an array in a folder that lie at a place."""
+    spans = [
+        range(p, p + 1) if isinstance(p, int) else range(*p.indices(length))
+        for p, length in zip(place, array.shape, strict=True)
+    ]
+    chunks = [
+        range(span.start // side, (span.stop - 1) // side + 1)
+        for span, side in zip(spans, array.chunks, strict=True)
+    ]
+    for position in itertools.product(*chunks):
+        key = array.metadata.encode_chunk_key(position)
+        # Chunks of nothing but zeros have no file.
+        with suppress(FileNotFoundError), (folder / key).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def output_axes(part: Part) -> tuple[str, tuple[int, ...]]:

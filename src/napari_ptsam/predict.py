@@ -47,24 +47,36 @@ class PlaneEmbedding:
 
 
 @dataclass(frozen=True)
-class _Tiling:
-    """How a plane is cut for a backbone."""
+class PreparedPlane:
+    """A plane ready for a backbone: filtered, and cut into tiles. Made by `prepare_plane`."""
 
     plane: Marked
     scale: float
     scaled: tuple[int, int]
     offsets: tuple[Offset, ...]
 
-    @classmethod
-    def of(cls, image: NDArray[np.float32], scaling: Scaling, size: int) -> _Tiling:
-        scale = scaling.scale_for(image.shape, size)
-        scaled = scaled_size(image.shape, scale)
-        plane = Marked.blank(prefilter(image, scale))
-        return cls(plane, scale, scaled, tuple(tile_offsets(scaled, size)))
-
     def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:
+        """Embedding of some of the tiles."""
         views = [plain_view(self.plane, backbone.input_size, self.scale, o) for o in offsets]
         return method.encode(backbone, view_tensors(backbone, views))
+
+
+def prepare_plane(image: NDArray[np.float32], scaling: Scaling, size: int) -> PreparedPlane:
+    """What of a prediction needs no network, so that another thread may do it.
+
+    Parameters
+    ----------
+    image
+        HxWx3 float32, 0..255, normalised as in training.
+    scaling
+        Working scale; decides the tiles.
+    size
+        Side of the model's input.
+    """
+    scale = scaling.scale_for(image.shape, size)
+    scaled = scaled_size(image.shape, scale)
+    plane = Marked.blank(prefilter(image, scale))
+    return PreparedPlane(plane, scale, scaled, tuple(tile_offsets(scaled, size)))
 
 
 def view_tensors(backbone: Backbone, views: Sequence[View]) -> Tensor:
@@ -85,7 +97,7 @@ def embed_plane(
     scaling
         Working scale; decides the tiles.
     """
-    tiling = _Tiling.of(image, scaling, backbone.input_size)
+    tiling = prepare_plane(image, scaling, backbone.input_size)
     with torch.inference_mode(), computing(backbone.device):
         parts = [tiling.embedded(method, backbone, group) for group in _groups(tiling.offsets)]
         tiles = tuple(torch.cat(level) for level in zip(*parts, strict=True))
@@ -102,7 +114,7 @@ def decode_plane(
         for group in _groups(range(len(embedded.offsets))):
             part = slice(group[0], group[-1] + 1)
             tiles = tuple(level[part].to(backbone.device).float() for level in embedded.tiles)
-            yield from _logits(method, backbone, tiles, embedded.offsets[part])
+            yield from tile_logits(method, backbone, tiles, embedded.offsets[part])
 
     with torch.inference_mode(), computing(backbone.device):
         return blend(decoded(), embedded.scaled, embedded.shape)
@@ -116,18 +128,25 @@ def predict_plane(
     What `embed_plane` and `decode_plane` give, a few tiles at a time: embeddings of a whole
     large plane would fill the memory.
     """
-    tiling = _Tiling.of(image, scaling, backbone.input_size)
+    return predict_prepared(method, backbone, prepare_plane(image, scaling, backbone.input_size))
+
+
+def predict_prepared(
+    method: Method, backbone: Backbone, prepared: PreparedPlane
+) -> NDArray[np.float32]:
+    """Probability of the object, HxW float32: the rest of `predict_plane`."""
 
     def predicted() -> Iterator[tuple[Tensor, Offset]]:
-        for group in _groups(tiling.offsets):
-            yield from _logits(method, backbone, tiling.embedded(method, backbone, group), group)
+        for group in _groups(prepared.offsets):
+            tiles = prepared.embedded(method, backbone, group)
+            yield from tile_logits(method, backbone, tiles, group)
 
-    height, width = image.shape[:2]
+    height, width = prepared.plane.image.shape[:2]
     with torch.inference_mode(), computing(backbone.device):
-        return blend(predicted(), tiling.scaled, (height, width))
+        return blend(predicted(), prepared.scaled, (height, width))
 
 
-def _logits(
+def tile_logits(
     method: Method, backbone: Backbone, tiles: Embedding, offsets: Sequence[Offset]
 ) -> Iterator[tuple[Tensor, Offset]]:
     """SxS logits of each tile, with its corner."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
@@ -47,8 +49,8 @@ class TiffSink:
         self._path = path
         self._partial = _partial(path)
         self._shape = first.shape
-        self._description: bytes | None = _ome_xml(part, first)
-        big = part.count * first.nbytes > _CLASSIC_TIFF
+        self._description: bytes | None = ome_description(part, first.shape, first.dtype)
+        big = is_large(part, first.shape, first.dtype)
         self._writer = tifffile.TiffWriter(self._partial, bigtiff=big, ome=False)
 
     def write(self, plane: NDArray[Any]) -> None:
@@ -127,7 +129,13 @@ def _check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) 
         )
 
 
-def _ome_xml(part: Part, first: NDArray[Any]) -> bytes:
+def is_large(part: Part, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether planes may get too large for a classic TIFF file."""
+    return part.count * math.prod(shape) * dtype.itemsize > _CLASSIC_TIFF
+
+
+def ome_description(part: Part, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The OME-XML of planes of this shape and type."""
     axes, leading = output_axes(part)
     scale: dict[str, Any] = {}
     for axis, (size, unit) in known_scale(part).items():
@@ -137,9 +145,9 @@ def _ome_xml(part: Part, first: NDArray[Any]) -> bytes:
             scale[f"{name}Unit"] = unit
     document = tifffile.OmeXml(Creator="napari-ptsam")
     document.addimage(
-        first.dtype,
-        (*leading, *first.shape),
-        (part.count, 1, 1, *first.shape, 1),
+        dtype,
+        (*leading, *shape),
+        (part.count, 1, 1, *shape, 1),
         axes=axes + "YX",
         Name=part.key,
         **scale,

@@ -174,17 +174,41 @@ def blend(
     NDArray
         HxW float32, 0..1. Where tiles overlap, each weighs by its distance to its border.
     """
-    total, weights = torch.zeros(scaled), torch.zeros(scaled)
-    for tile, (row, column) in tiles:
-        weight = _tile_weight(tile.shape[-1])
-        window = total[row : row + len(tile), column : column + len(tile)]
-        rows, columns = window.shape
-        window += (tile.float().cpu() * weight)[:rows, :columns]
-        weights[row : row + rows, column : column + columns] += weight[:rows, :columns]
-    merged = (total / weights)[None, None]
+    merged = merge_tiles(tiles, (0, 0), scaled)[None, None]
     if scaled != tuple(shape):
         merged = F.interpolate(merged, tuple(shape), mode="bilinear", align_corners=False)
     return np.asarray(merged[0, 0].sigmoid().numpy(), np.float32)
+
+
+def merge_tiles(
+    tiles: Iterable[tuple[Tensor, Offset]], corner: Offset, size: tuple[int, int]
+) -> Tensor:
+    """Weighted mean of tiles of logits on a window of the scaled plane.
+
+    Parameters
+    ----------
+    tiles
+        SxS logits, each with its corner in the scaled plane. Tiles may reach beyond the window.
+    corner, size
+        Of the window, in the scaled plane.
+
+    Returns
+    -------
+    Tensor
+        HxW logits of the window. A pixel's value depends on the tiles over it alone, as long as
+        these come in the same order: windows of one plane fit together without a seam.
+    """
+    total, weights = torch.zeros(size), torch.zeros(size)
+    for tile, offset in tiles:
+        weight = _tile_weight(tile.shape[-1])
+        here, there = [], []
+        for start, first, length, extent in zip(offset, corner, tile.shape, size, strict=True):
+            low, high = max(start, first), min(start + length, first + extent)
+            here.append(slice(low - start, max(high, low) - start))
+            there.append(slice(low - first, max(high, low) - first))
+        total[there[0], there[1]] += (tile.float().cpu() * weight)[here[0], here[1]]
+        weights[there[0], there[1]] += weight[here[0], here[1]]
+    return total / weights
 
 
 def _tile_weight(size: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 # Nearest and bilinear sampling look at no more than 2x2 pixels; from here on they skip some.
 PREFILTER_FROM = 1.5
+_TRUNCATE = 3.0
 
 
 class Annotated(Protocol):
@@ -90,7 +91,7 @@ def prefilter(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     if factor <= PREFILTER_FROM:
         return image
     sigma = (factor - 1.0) / 2.0
-    smooth = ndimage.gaussian_filter(image, (sigma, sigma, 0.0), mode="reflect", truncate=3.0)
+    smooth = ndimage.gaussian_filter(image, (sigma, sigma, 0.0), mode="reflect", truncate=_TRUNCATE)
     return np.asarray(smooth, dtype=np.float32)
 
 
@@ -115,12 +116,26 @@ def plain_view(
     View
         Rows and columns beyond the image's end are padding.
     """
-    full = scaled_size(example.image.shape, scale)
-    window = window_of(full, size, offset)
-    rows = (offset[0] + np.arange(window[0], dtype=np.float32) + 0.5) / scale - 0.5
-    columns = (offset[1] + np.arange(window[1], dtype=np.float32) + 0.5) / scale - 0.5
+    rows, columns = plain_positions(example.image.shape, size, scale, offset)
     y, x = np.broadcast_arrays(rows[:, None], columns[None, :])
     return sample_view(example, y, x, size)
+
+
+def plain_positions(
+    shape: tuple[int, ...], size: int, scale: float, offset: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows and columns of the image (HxW, `shape`) that a plain view's pixels are taken from."""
+    window = window_of(scaled_size(shape, scale), size, offset)
+    rows = (offset[0] + np.arange(window[0], dtype=np.float32) + 0.5) / scale - 0.5
+    columns = (offset[1] + np.arange(window[1], dtype=np.float32) + 0.5) / scale - 0.5
+    return rows, columns
+
+
+def prefilter_reach(scale: float) -> int:
+    """How many pixels around a pixel `prefilter` takes into account."""
+    factor = 1.0 / scale
+    # As scipy cuts off its Gaussian.
+    return 0 if factor <= PREFILTER_FROM else int(_TRUNCATE * (factor - 1.0) / 2.0 + 0.5)
 
 
 def scaled_size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:

@@ -1,0 +1,198 @@
+"""What comes after the last chunk: small objects, numbers and tables, and the files' names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_ptsam.measure import ObjectSums, ObjectTable
+from napari_ptsam.omezarr import OmeZarr, known_scale
+from napari_ptsam.planes import Part
+from napari_ptsam.sinks import is_large, ome_description
+from napari_ptsam.volumes.linking import Linker, Numbers, pieces
+from napari_ptsam.volumes.stages import MASK, OBJECTS, PROBABILITY, Work
+
+TABLE = "objects.csv"
+
+_TILE = 512
+
+
+@dataclass(frozen=True)
+class Order:
+    """Planes in the order in which objects are linked.
+
+    Attributes
+    ----------
+    planes
+        Their numbers in the source, time point by time point, from the first in depth on.
+    frames
+        The time point of each.
+    depths
+        The place along Z of each.
+    linked
+        Whether the one before lies right above it.
+    """
+
+    planes: list[int]
+    frames: list[int]
+    depths: list[int]
+    linked: list[bool]
+
+    @classmethod
+    def of(cls, part: Part) -> Order:
+        """The order for these planes: axes that are neither time nor depth count as depth."""
+        if not part.axes:
+            return cls([0], [0], [0], [False])
+        if not set(part.axes) <= {"T", "Z"}:
+            count = range(part.count)
+            return cls(list(count), [0] * part.count, list(count), [n > 0 for n in count])
+        place = dict(
+            zip(part.axes, np.indices(part.shape).reshape(len(part.axes), -1), strict=True)
+        )
+        nothing = np.zeros(part.count, int)
+        frames, depths = place.get("T", nothing), place.get("Z", nothing)
+        order = np.lexsort((depths, frames))
+        return cls(
+            order.tolist(), frames[order].tolist(), depths[order].tolist(),
+            (depths[order] > 0).tolist(),
+        )  # fmt: skip
+
+
+def linked(work: Work, *, planewise: bool = False) -> Iterator[int | Linker]:
+    """Link the objects of the mask: yields the number of planes done, and at last the linker."""
+    order, mask = Order.of(work.planes.parts[0]), work.image(MASK)
+    linker = Linker(work.plane_shape, work.blocks)
+    for number, place, block in pieces(len(order.planes), work.blocks):
+        piece = mask.read(order.planes[place], *block.slices) > 0
+        above = None
+        if order.linked[place] and not planewise:
+            above = mask.read(order.planes[place - 1], *block.slices) > 0
+        linker.add(piece, above)
+        if (number + 1) % len(work.blocks) == 0:
+            yield place + 1
+    yield linker
+
+
+def without_small_objects(work: Work) -> Iterator[int]:
+    """Take objects off the mask that are too small in their plane, over borders of blocks.
+
+    Doing it twice does no harm, so it starts again where it was interrupted.
+    """
+    linker = None
+    for step in linked(work, planewise=True):
+        if isinstance(step, Linker):
+            linker = step
+        else:
+            yield step
+    if linker is None:
+        return
+    numbers = linker.finish(work.job.settings.minimum_size)
+    order, mask = Order.of(work.planes.parts[0]), work.image(MASK)
+    for number, place, block in pieces(len(order.planes), work.blocks):
+        plane = order.planes[place]
+        piece = mask.read(plane, *block.slices)
+        kept = (numbers.apply(number, piece > 0) > 0).astype(np.uint8)
+        if not np.array_equal(piece, kept):
+            mask.write(plane, kept, block.corner, durable=True)
+
+
+def numbered(work: Work) -> Iterator[int | ObjectTable]:
+    """Number and measure the objects: yields planes done, and at last the table."""
+    linker = None
+    for step in linked(work):
+        if isinstance(step, Linker):
+            linker = step
+    if linker is None:
+        return
+    numbers: Numbers = linker.finish()
+    order, mask, objects = Order.of(work.planes.parts[0]), work.image(MASK), work.image(OBJECTS)
+    sums = ObjectSums("zyx" if any(order.depths) else "yx")
+    for number, place, block in pieces(len(order.planes), work.blocks):
+        plane = order.planes[place]
+        labels = numbers.apply(number, mask.read(plane, *block.slices) > 0)
+        objects.write(plane, labels, block.corner, durable=True)
+        grey = work.planes.read_window(plane, *block.slices)
+        corner = (order.depths[place], *block.corner)
+        sums.add(labels, corner, grey, frame=order.frames[place])
+        if (number + 1) % len(work.blocks) == 0:
+            yield place + 1
+    spacing, unit = spacing_of(work.planes.parts[0], "ZYX" if any(order.depths) else "YX")
+    yield sums.table(spacing=spacing, unit=unit, frames=len(set(order.frames)) > 1)
+
+
+def spacing_of(part: Part, axes: str) -> tuple[tuple[float, ...], str]:
+    """Size of a pixel along axes, and its unit; 1 pixel where one is unknown or units differ."""
+    scale = known_scale(part)
+    units = {scale[axis][1] for axis in axes if axis in scale}
+    if len(units) != 1 or not set(axes) <= set(scale):
+        return (1.0,) * len(axes), "pixel"
+    return tuple(scale[axis][0] for axis in axes), units.pop()
+
+
+def write_tiff(image: OmeZarr, part: Part, shape: tuple[int, int], path: Path) -> None:
+    """Write an image as a tiled OME-TIFF, of which a few tiles are in memory."""
+    dtype = image.read(0, slice(0, 1), slice(0, 1)).dtype
+    description: bytes | None = ome_description(part, shape, dtype)
+
+    def tiles(plane: int) -> Iterator[NDArray[np.generic]]:
+        for row in range(0, shape[0], _TILE):
+            band = image.read(plane, slice(row, row + _TILE))
+            band = np.pad(band, ((0, _TILE - band.shape[0]), (0, -shape[1] % _TILE)))
+            yield from np.split(band, band.shape[1] // _TILE, axis=1)
+
+    with tifffile.TiffWriter(path, bigtiff=is_large(part, shape, dtype), ome=False) as writer:
+        for plane in range(part.count):
+            writer.write(
+                tiles(plane),
+                shape=shape,
+                dtype=dtype,
+                tile=(_TILE, _TILE),
+                photometric="minisblack",
+                compression="zlib",
+                description=description,
+                metadata=None,
+                contiguous=False,
+            )
+            description = None
+
+
+def products(work: Work, output: Path) -> dict[str, Path]:
+    """For each file in the job's folder, where it goes."""
+    stem, suffix = output.name[: -len(output.suffix)], output.suffix
+    double = ".ome" if stem.lower().endswith(".ome") else ""
+    stem = stem[: len(stem) - len(double)]
+    settings = work.job.settings
+    found = {}
+    if settings.probability:
+        found[PROBABILITY] = output.with_name(f"{stem}_probability{double}{suffix}")
+    if settings.objects:
+        found[OBJECTS] = output.with_name(f"{stem}_objects{double}{suffix}")
+        found[TABLE] = output.with_name(f"{stem}_objects.csv")
+    # The mask last: it stands for the job.
+    return {**found, MASK: output}
+
+
+def put_in_place(work: Work, output: Path) -> dict[str, Path]:
+    """Give the files their names, and remove the job's folder. Can be done again if interrupted."""
+    part, shape = work.planes.parts[0], work.plane_shape
+    targets = products(work, output)
+    for name, target in targets.items():
+        source = work.job.folder / name
+        if not source.exists():
+            continue  # it was moved before
+        if name.endswith(".zarr") and target.suffix.lower() != ".zarr":
+            unfinished = source.with_suffix(".tif")
+            write_tiff(work.image(name), part, shape, unfinished)
+            unfinished.replace(target)
+            continue
+        if target.is_dir():
+            shutil.rmtree(target)
+        source.replace(target)
+    work.job.discard()
+    return targets
