@@ -218,14 +218,14 @@ def is_empty(rng: np.random.Generator) -> bool:
 
 
 def number_objects(
-    parts: Iterable[tuple[str, NDArray[np.int32] | Mask]], shape: Shape
+    parts: Iterable[tuple[str, NDArray[np.int32] | Mask]], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Kinds and instances of stacked parts; later parts lie over earlier ones.
 
     Parameters
     ----------
     parts
-        Name of the kind and HxW object numbers, or a mask of what is one object.
+        Name of the kind and object numbers, or a mask of what is one object, HxW or ZxHxW.
     """
     kinds = np.zeros(shape, np.uint8)
     instances = np.zeros(shape, np.uint16)
