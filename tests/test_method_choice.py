@@ -21,6 +21,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"encoder": True}),
     ("autosam", {}),
     ("samed", {"rank": 2}),
+    ("decoder", {}),
     ("ssam", {"text_encoder": "learned"}),
 ]
 

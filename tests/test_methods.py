@@ -45,6 +45,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("lora", {"encoder": True, "decoder": False, "rank": 2}, LORA_ENCODER // 2),
     ("autosam", {}, 3_645_344),
     ("samed", {}, LORA_ENCODER + 4_058_340 + 6_220),
+    ("decoder", {}, 4_058_340 + 6_220),
     ("ssam", {"labels": ["nuclei"]}, SSAM),
     ("ssam", LEARNED | {"positions": True}, SSAM + 2 * 512 + 4 * 4 * 32),
 ]
@@ -54,7 +55,7 @@ every_method = pytest.mark.parametrize(
 # Those whose output is the frozen SAM's own, without prompts, before they are trained.
 starts_as_sam = pytest.mark.parametrize(
     ("name", "settings"),
-    [(n, s) for n, s, _ in CASES if n in ("lora", "samed")],
+    [(n, s) for n, s, _ in CASES if n in ("lora", "samed", "decoder")],
 )
 SAMS = ("embedded", "vit")
 
@@ -398,7 +399,7 @@ def test_a_batch_equals_its_images_one_by_one(
 def test_an_unknown_method_is_refused_with_those_that_are_known(backbone: Backbone) -> None:
     with pytest.raises(PromptFileError, match=r"'adapter'.*known are: .*ptsam"):
         build_method("adapter", {}, backbone)
-    with pytest.raises(InputError, match=r"no method 'adapter'.*ptsam, lora, autosam, samed, ssam"):
+    with pytest.raises(InputError, match=r"no method 'adapter'.*ptsam, lora, autosam, samed, ssam, decoder"):
         new_method("adapter", {}, backbone)
 
 

@@ -213,7 +213,7 @@ class Specialist:
             Also train eight prompts in every encoder block: better where images differ from
             what the backbone knows, and slower. Of PTSAM; other methods have settings for it.
         method
-            ``ptsam``, ``lora``, ``autosam``, ``samed`` or ``ssam``, see `napari_ptsam.methods`.
+            A key of `napari_ptsam.methods.METHODS`, such as ``lora``.
         method_settings
             What to change of the method's own settings, such as ``{"encoder": True}`` of ``lora``.
         learning_rate

@@ -14,12 +14,15 @@ from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods.autosam import AutoSam
 from napari_ptsam.methods.base import Method
+from napari_ptsam.methods.decoder import WholeDecoder
 from napari_ptsam.methods.lora import Lora
 from napari_ptsam.methods.ptsam import Ptsam
 from napari_ptsam.methods.samed import Samed
 from napari_ptsam.methods.ssam import Ssam
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (Ptsam, Lora, AutoSam, Samed, Ssam)}
+METHODS: dict[str, type[Method]] = {
+    m.name: m for m in (Ptsam, Lora, AutoSam, Samed, Ssam, WholeDecoder)
+}
 
 
 def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
 from napari_ptsam.errors import InputError
-from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
+from napari_ptsam.methods.base import check_mask_index
+from napari_ptsam.methods.decoder import WholeDecoder
 from napari_ptsam.methods.lora import LowRank, encoder_projections
-from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class SamedSettings:
         check_mask_index(self.mask_index)
 
 
-class Samed(Method):
-    """LoRA in the encoder; mask decoder and prompt encoder are copies that are trained.
+class Samed(WholeDecoder):
+    """LoRA in the encoder beside a mask decoder that is trained whole.
 
     Parameters
     ----------
@@ -58,12 +59,8 @@ class Samed(Method):
     settings: SamedSettings
 
     def __init__(self, settings: SamedSettings, backbone: Backbone, seed: int = 0) -> None:
-        super().__init__(settings)
+        super().__init__(settings, backbone)
         self.encoder = LowRank(list(encoder_projections(backbone)), settings.rank, seed)
-        parts = ("mask_decoder.", "prompt_encoder.")
-        names = (n for n, _ in backbone.sam.named_parameters() if n.startswith(parts))
-        self.weights = own_copies(backbone.sam, names)
-        self.freeze_idle()
 
     @property
     def works_on_embeddings(self) -> bool:
@@ -75,25 +72,6 @@ class Samed(Method):
         """SAMed's own."""
         return 5e-3
 
-    @property
-    def idle(self) -> frozenset[str]:
-        """The heads of the other masks and of the quality, and all that encodes user prompts."""
-        heads = "mask_decoder/output_hypernetworks_mlps/"
-        used = (
-            "mask_decoder/transformer/",
-            "mask_decoder/output_upscaling/",
-            "mask_decoder/iou_token/",
-            "mask_decoder/mask_tokens/",
-            f"{heads}{self.settings.mask_index}/",
-            "prompt_encoder/no_mask_embed/",
-        )
-        return frozenset(f"weights.{name}" for name in self.weights if not name.startswith(used))
-
     def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
         """Embedding with the changed encoder."""
         return Adapted(backbone, self.encoder.weights(backbone.sam)).encode(images)
-
-    def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
-        """Logits of the chosen mask from the trained decoder, without any prompt."""
-        twin = Adapted(backbone, by_name(self.weights))
-        return twin.decode(embedding, no_prompts(backbone), self.settings.mask_index)
