@@ -23,6 +23,8 @@ GROUPS = {
     "light": ("fluorescence", "transmitted", "stained"),
     "matter": ("particles", "electron", "generic", "materials"),
     "body": ("tissue", "organs"),
+    "dense": ("neuropil", "phase"),
+    "lumen": ("lumen",),
 }
 """Modules of `napari_ptsam.synthetic` whose families make up each part of the pool."""
 

@@ -32,7 +32,7 @@ RECIPE = "recipe.json"
 WARM_UP = 200
 """Steps over which the learning rate rises, at the very start."""
 
-WHOLE = {"body": 0.7}
+WHOLE = {"body": 0.7, "lumen": 0.7}
 """Share of the episodes that show whole scenes, where it is not the usual 0.1."""
 
 SAVE_EVERY = 100
