@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import zarr
+from stacks import any_specialist, assert_same, drained, spots, stored, write_source
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.objects import split_objects
-from napari_ptsam.omezarr import OmeZarr
-from napari_ptsam.planes import Part, open_planes
+from napari_ptsam.objects import split_objects, without_small
+from napari_ptsam.planes import open_planes
 from napari_ptsam.predict import predict_plane
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.tiling import Scaling
@@ -29,64 +28,10 @@ from napari_ptsam.volumes import job as jobs
 from napari_ptsam.volumes.blocks import Block, BlockPredictor, LargePlane
 from napari_ptsam.volumes.pipeline import overlapped
 
-RNG = np.random.default_rng(5)
-
-
-def drained(run):
-    steps = []
-    while True:
-        try:
-            steps.append(next(run))
-        except StopIteration as end:
-            return steps, end.value
-
-
-def spots(*shape):
-    """Bright blobs in noise, uint16."""
-    field = RNG.normal(size=shape)
-    from scipy import ndimage
-
-    smooth = ndimage.gaussian_filter(field, [0] * (len(shape) - 2) + [4, 4])
-    smooth = (smooth - smooth.min()) / np.ptp(smooth)
-    return (200 + 2000 * smooth + RNG.normal(0, 30, shape)).astype(np.uint16)
-
 
 @pytest.fixture(scope="module")
 def specialist(tiny_backbone: Path) -> Specialist:
-    images = spots(2, 64, 64)
-    made = Specialist.train(
-        images, images > 1200, backbone=tiny_backbone, preset="quick", steps=2, scale=1.0
-    )
-    # Untrained as it is, half of the pixels should be object.
-    made.threshold = float(np.median(made.predict(images[0]).probability))
-    return made
-
-
-def write_source(path: Path, data, axes="ZYX", scale=None) -> Path:
-    leading = data.shape[:-2]
-    part = Part("in", int(np.prod(leading)), axes[:-2], leading, scale or {})
-    image = OmeZarr.create(path, part, data.shape[-2:], data.dtype, labels=False)
-    for number, plane in enumerate(data.reshape(-1, *data.shape[-2:])):
-        image.write(number, plane)
-    return path
-
-
-def stored(path: Path):
-    return zarr.open_group(path, mode="r")["0"][:]
-
-
-def contents(path: Path):
-    """All arrays of an image, and its attributes."""
-    group = zarr.open_group(path, mode="r")
-    return {name: group[name][:] for name in group.array_keys()}, dict(group.attrs)
-
-
-def assert_same(one: Path, other: Path) -> None:
-    first, second = contents(one), contents(other)
-    assert first[1] == second[1]
-    assert first[0].keys() == second[0].keys()
-    for name, array in first[0].items():
-        np.testing.assert_array_equal(array, second[0][name])
+    return any_specialist(tiny_backbone)
 
 
 # ---- one job
@@ -135,7 +80,7 @@ def test_the_same_job_again_computes_nothing_and_another_is_refused(specialist, 
     other = Settings(minimum_size=9)
     with pytest.raises(InputError, match=r"minimum_size \(0 there, 9 here\).*--overwrite"):
         drained(segment_volume(specialist, tmp_path / "renamed.zarr", out, other))
-    changed = write_source(tmp_path / "in.zarr", spots(3, 40, 50))
+    changed = write_source(tmp_path / "in.zarr", spots(3, 40, 50, seed=6))
     with pytest.raises(InputError, match="input: pixels"):
         drained(segment_volume(specialist, changed, out))
     steps, done = drained(segment_volume(specialist, changed, out, other, overwrite=True))
@@ -202,8 +147,6 @@ def test_a_large_image_is_segmented_in_blocks_like_the_whole(specialist, tmp_pat
     sizes = np.bincount(split_objects(mask).ravel())[1:]
     assert sizes.min() >= 12
     # No object at a border of blocks is taken for smaller than it is.
-    from napari_ptsam.objects import without_small
-
     expected = without_small(stored(tmp_path / "out_probability.zarr") >= specialist.threshold, 12)
     np.testing.assert_array_equal(mask, expected)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif") > 0, mask)

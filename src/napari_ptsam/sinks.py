@@ -43,10 +43,15 @@ class TiffSink:
         The planes to come: their axes and pixel sizes.
     first
         The first plane, for its shape and type; not written yet.
+    software
+        What to name as the file's maker.
     """
 
-    def __init__(self, path: Path, part: Part, first: NDArray[Any]) -> None:
+    def __init__(
+        self, path: Path, part: Part, first: NDArray[Any], *, software: str | None = None
+    ) -> None:
         self._path = path
+        self._software = software
         self._partial = _partial(path)
         self._shape = first.shape
         self._description: bytes | None = ome_description(part, first.shape, first.dtype)
@@ -61,6 +66,7 @@ class TiffSink:
             photometric="minisblack",
             compression="zlib",
             description=self._description,
+            software=self._software if self._description else False,
             metadata=None,
             contiguous=False,
         )

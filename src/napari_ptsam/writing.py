@@ -29,7 +29,11 @@ _OTHERS = (".png", ".jpg", ".jpeg", ".bmp", ".npy")
 
 @contextmanager
 def open_output(
-    path: str | os.PathLike[str], planes: Planes, *, probability: bool = False
+    path: str | os.PathLike[str],
+    planes: Planes,
+    *,
+    probability: bool = False,
+    software: str | None = None,
 ) -> Iterator[MaskWriter]:
     """Open the output for a sequence of planes.
 
@@ -43,6 +47,8 @@ def open_output(
         What is segmented, in the order of writing.
     probability
         Write probabilities, beside the masks: to ``NAME_probability`` with the same suffix.
+    software
+        What TIFF files name as their maker.
 
     Yields
     ------
@@ -58,19 +64,39 @@ def open_output(
         raise InputError(f"No plane of {planes.name} was chosen, so there is nothing to write.")
     target = _target(Path(path).expanduser(), planes)
     if probability:
-        stem, suffix = _split_name(target.name)
+        stem, suffix = split_name(target.name)
         target = target.with_name(f"{stem}_probability{suffix}")
     if planes.kind == "folder":
         files = [target / f"{part.key}.tif" for part in planes.parts]
     else:
         files = [target] * len(planes.parts)
     _refuse_clashes(target, files, planes)
+    dtype = np.float32 if probability else np.uint8
+    with _written(target, files, planes, dtype, software) as writer:
+        yield writer
+
+
+@contextmanager
+def open_probability(path: Path, planes: Planes) -> Iterator[MaskWriter]:
+    """Open exactly this ``.tif`` or ``.zarr`` for the probabilities of a file's planes."""
+    with _written(path, [path] * len(planes.parts), planes, np.float32, None) as writer:
+        yield writer
+
+
+@contextmanager
+def _written(
+    target: Path,
+    files: Sequence[Path],
+    planes: Planes,
+    dtype: type[np.uint8 | np.float32],
+    software: str | None,
+) -> Iterator[MaskWriter]:
     with in_words(target):
         files[0].parent.mkdir(parents=True, exist_ok=True)
         # Better now than after hours of computing.
         with tempfile.TemporaryFile(dir=files[0].parent):
             pass
-    writer = MaskWriter(target, files, planes.parts, np.float32 if probability else np.uint8)
+    writer = MaskWriter(target, files, planes.parts, dtype, software)
     try:
         yield writer
         writer.refuse_incomplete()
@@ -93,8 +119,10 @@ class MaskWriter:
         files: Sequence[Path],
         parts: Sequence[Part],
         dtype: type[np.uint8 | np.float32],
+        software: str | None = None,
     ) -> None:
         self.path = path
+        self._software = software
         self._dtype = dtype
         self._files = list(zip(files, parts, strict=True))
         self._ends = list(itertools.accumulate(part.count for part in parts))
@@ -127,8 +155,10 @@ class MaskWriter:
         with in_words(path):
             if self._sink is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                opener = ZarrSink if path.suffix.lower() == ".zarr" else TiffSink
-                self._sink = opener(path, part, data)
+                if path.suffix.lower() == ".zarr":
+                    self._sink = ZarrSink(path, part, data)
+                else:
+                    self._sink = TiffSink(path, part, data, software=self._software)
             self._sink.write(data)
             if index + 1 == self._ends[number]:
                 self._sink.finish()
@@ -185,7 +215,7 @@ def _target(path: Path, planes: Planes) -> Path:
     return path / f"{planes.parts[0].key}.tif"
 
 
-def _split_name(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Separate name and suffix: ``a.ome.tif`` is ``a`` and ``.ome.tif``."""
     for suffix in (*(f".ome{suffix}" for suffix in _STACKS), *_STACKS):
         if name.lower().endswith(suffix):

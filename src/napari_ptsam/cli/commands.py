@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ptsam.cache import DiskCache
+from napari_ptsam.cli.segmenting import segment_one
 from napari_ptsam.cli.targets import plan_targets
 from napari_ptsam.cli.usage import PROGRAM, UsageError
 from napari_ptsam.progress import Progress
@@ -116,31 +116,7 @@ def segment(args: argparse.Namespace) -> None:
     if args.cache:
         specialist.embeddings = Embeddings(limit=0, disk=DiskCache(writes=True))
     for source, output in targets:
-        _segment_one(specialist, source, output, args)
-
-
-def _segment_one(
-    specialist: Specialist, source: Path, output: Path, args: argparse.Namespace
-) -> None:
-    started = time.monotonic()
-    done = 0
-    work = specialist.segment(
-        source,
-        output,
-        planes=args.planes,
-        minimum_size=args.minimum_size,
-        probability=args.probability,
-        axes=args.axes,
-        channel=args.channel,
-    )
-    # Closing at once, and not at garbage collection, completes or removes
-    # the files of an interrupted run.
-    with Progress(sys.stderr) as progress, closing(work):
-        for plane in work:
-            done = plane.done
-            progress.update(f"segmenting {source.name}", plane.done, plane.total)
-    seconds = time.monotonic() - started
-    print(f"Wrote {output}: {done} plane{'' if done == 1 else 's'} in {seconds:.1f} s.")
+        segment_one(specialist, source, output, args)
 
 
 def embed(args: argparse.Namespace) -> None:

@@ -51,12 +51,16 @@ examples:
 
 _SEGMENT_EXAMPLES = f"""\
 A folder gives a folder with the same file names (.tif), a stack gives a stack.
-Several inputs give a folder with one result for each.
+Several inputs give a folder with one result for each. A result in .zarr can be
+interrupted: the same command goes on where it was. Files of a folder that are
+done are not done again, and one that fails does not stop the others.
 
 examples:
   {PROGRAM} segment nuclei.ptsam.safetensors images/ -o masks/
   {PROGRAM} segment membranes.ptsam.safetensors em.tif --planes 20-29 -o membranes.tif
   {PROGRAM} segment nuclei.ptsam.safetensors monday/ tuesday/ -o masks/ --probability
+  {PROGRAM} segment cells.ptsam.safetensors volume.zarr -o cells.zarr --objects --z-smooth 1
+  {PROGRAM} segment cells.ptsam.safetensors volume.zarr -o cells.zarr --scheduler local:4
 """
 
 _EVALUATE_EXAMPLES = f"""\
@@ -224,7 +228,7 @@ def _add_segment(subparsers: Commands) -> None:
         commands.segment,
         "segment images with a specialist",
         _SEGMENT_EXAMPLES,
-        "files that were complete are kept, the one being written is not",
+        "files that were complete are kept; what goes to .zarr goes on with the same command",
     )
     add = parser.add_argument
     add("prompt_file", type=Path, metavar="NAME.ptsam.safetensors")
@@ -240,6 +244,10 @@ def _add_segment(subparsers: Commands) -> None:
         metavar="N",
         help="leave out objects of fewer pixels in a plane",
     )
+    add(
+        "--objects", action="store_true", help="number and measure objects too, in 3D if there is Z"
+    )
+    _add_volumes(parser)
     add("--scale", type=_fixed_scale, metavar="fit|X", help="instead of the specialist's own")
     add("--object", metavar="NAME", help="which one, if the specialist knows several (--classes)")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
@@ -288,6 +296,40 @@ def _add_cache(subparsers: Commands) -> None:
     for action in (verify, clear):
         # SUPPRESS keeps one that was given before the action.
         _add_json(action, argparse.SUPPRESS)
+
+
+def _add_volumes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("large inputs and many of them")
+    add = group.add_argument
+    add(
+        "--z-smooth",
+        type=_sigma,
+        default=0.0,
+        metavar="SIGMA",
+        help="smooth logits along Z with a Gaussian of so many planes",
+    )
+    add(
+        "--three-axes",
+        action="store_true",
+        help="segment along Z, Y and X, and average (three times the work)",
+    )
+    add(
+        "--scheduler",
+        metavar="local:N|tcp://HOST:PORT",
+        help="compute on a Dask cluster: N workers here, or those of a scheduler",
+    )
+    add(
+        "--ome-zarr",
+        choices=("0.5", "0.4"),
+        default="0.5",
+        help="version of the format of .zarr outputs (%(default)s)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace what another job made, and do again what is done",
+    )
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
 
 def _add_evaluate(subparsers: Commands) -> None:
@@ -451,6 +493,13 @@ def _fixed_scale(text: str) -> float | str:
     value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _sigma(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 50:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 50")
     return value
 
 

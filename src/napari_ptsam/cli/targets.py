@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_ptsam.cli.usage import UsageError
-from napari_ptsam.planes import open_planes
+from napari_ptsam.planes import is_folder, list_images, open_planes
 
 # Names that mean a file and no folder.
 _FILE_SUFFIXES = frozenset({".tif", ".tiff", ".zarr", ".npy", ".png", ".jpg", ".jpeg"})
@@ -22,9 +22,9 @@ def plan_targets(
     """Pair each input with the file or folder to write.
 
     What is written for one input goes where the user says. Of several inputs
-    each gets a file or folder of its own name inside `output`. All inputs are
-    opened (not read), so that a wrong one is found before hours of work on
-    the others.
+    each gets a file or folder of its own name inside `output`. Files are
+    opened (not read) and folders listed, so that a wrong input is found before
+    hours of work on the others.
 
     Raises
     ------
@@ -32,7 +32,12 @@ def plan_targets(
         Several inputs but a file as output, or two inputs that would be
         written to one place.
     """
-    folders = {i: open_planes(i, axes=axes, channel=channel).kind == "folder" for i in inputs}
+    folders = {i: is_folder(i) for i in inputs}
+    for path, folder in folders.items():
+        if folder:
+            list_images(path)
+        else:
+            open_planes(path, axes=axes, channel=channel)
     if len(inputs) == 1:
         return [(inputs[0], output)]
     if output.suffix.lower() in _FILE_SUFFIXES:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from napari_ptsam.planes.base import Part, Planes, as_stack, parse_plane_ranges
-from napari_ptsam.planes.opening import open_planes
+from napari_ptsam.planes.opening import is_folder, list_images, open_planes
 
-__all__ = ["Part", "Planes", "as_stack", "open_planes", "parse_plane_ranges"]
+__all__ = [
+    "Part",
+    "Planes",
+    "as_stack",
+    "is_folder",
+    "list_images",
+    "open_planes",
+    "parse_plane_ranges",
+]

@@ -63,7 +63,7 @@ def open_planes(
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist. Give a folder of images, or a file ({_VALID}).")
-    if path.is_dir() and not is_zarr(path):
+    if is_folder(path):
         return _FolderPlanes(path, axes, channel)
     return _ArrayPlanes(_open_file(path), path, axes, channel)
 
@@ -162,18 +162,11 @@ class _FolderPlanes(Planes):
         self._axes = axes
         self._channel = channel
         self._opened: tuple[int, _ArrayPlanes] | None = None
-        self._files = sorted(
-            _image_files(folder), key=lambda path: _natural(path.relative_to(folder).parts)
-        )
-        if not self._files:
-            raise _no_images(folder)
-        self._keys = [
-            (path.relative_to(folder).parent / _stem(path)).as_posix() for path in self._files
-        ]
+        listed = list_images(folder)
+        self._files, self._keys = [path for _, path in listed], [key for key, _ in listed]
         parts = [self._part(number) for number in range(len(self._files))]
         keys = [key for part in parts for key in part.plane_keys()]
         super().__init__(str(folder), "folder", keys, parts, folder)
-        self._refuse_equal_names()
 
     def _part(self, number: int) -> Part:
         if self._files[number].suffix.lower() in PICTURES:
@@ -191,16 +184,6 @@ class _FolderPlanes(Planes):
         self._opened = (number, planes)
         return planes
 
-    def _refuse_equal_names(self) -> None:
-        seen: dict[str, Path] = {}
-        for key, path in zip(self._keys, self._files, strict=True):
-            if key in seen:
-                raise InputError(
-                    f"{seen[key]} and {path} have the same name but for the suffix, so masks "
-                    "and results could not be told apart. Rename one, or move it away."
-                )
-            seen[key] = path
-
     def _read(self, index: int, *, labels: bool) -> NDArray[Any]:
         part, within = self._locate(index)
         return self._open(part)._read(within, labels=labels)
@@ -216,6 +199,38 @@ class _FolderPlanes(Planes):
             with explained(path):
                 return picture_shape(path)
         return self._open(part)._shape_of(within)
+
+
+def list_images(folder: Path) -> list[tuple[str, Path]]:
+    """The images in a folder and its sub-folders, in natural order; none of them is opened.
+
+    Returns
+    -------
+    Key (path without suffix, relative to the folder) and path of each.
+
+    Raises
+    ------
+    InputError
+        If there are none, or two have the same key.
+    """
+    files = sorted(_image_files(folder), key=lambda path: _natural(path.relative_to(folder).parts))
+    if not files:
+        raise _no_images(folder)
+    seen: dict[str, Path] = {}
+    for path in files:
+        key = (path.relative_to(folder).parent / _stem(path)).as_posix()
+        if key in seen:
+            raise InputError(
+                f"{seen[key]} and {path} have the same name but for the suffix, so masks "
+                "and results could not be told apart. Rename one, or move it away."
+            )
+        seen[key] = path
+    return list(seen.items())
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder of images, and not an image in a folder of its own (Zarr)."""
+    return path.is_dir() and not is_zarr(path)
 
 
 def _image_files(folder: Path) -> Iterator[Path]:

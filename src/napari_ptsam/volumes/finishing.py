@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from napari_ptsam.planes import Part
 from napari_ptsam.sinks import is_large, ome_description
 from napari_ptsam.volumes.linking import Linker, Numbers, pieces
 from napari_ptsam.volumes.stages import MASK, OBJECTS, PROBABILITY, Work
+from napari_ptsam.writing import split_name
 
 TABLE = "objects.csv"
 
@@ -135,7 +136,9 @@ def spacing_of(part: Part, axes: str) -> tuple[tuple[float, ...], str]:
     return tuple(scale[axis][0] for axis in axes), units.pop()
 
 
-def write_tiff(image: OmeZarr, part: Part, shape: tuple[int, int], path: Path) -> None:
+def write_tiff(
+    image: OmeZarr, part: Part, shape: tuple[int, int], path: Path, software: str | None = None
+) -> None:
     """Write an image as a tiled OME-TIFF, of which a few tiles are in memory."""
     dtype = image.read(0, slice(0, 1), slice(0, 1)).dtype
     description: bytes | None = ome_description(part, shape, dtype)
@@ -156,39 +159,48 @@ def write_tiff(image: OmeZarr, part: Part, shape: tuple[int, int], path: Path) -
                 photometric="minisblack",
                 compression="zlib",
                 description=description,
+                software=software if description else False,
                 metadata=None,
                 contiguous=False,
             )
             description = None
 
 
-def products(work: Work, output: Path) -> dict[str, Path]:
+Naming = Callable[[Path, str], Path]
+"""From the mask's path and a word, such as ``objects``, to the path of another result."""
+
+
+def beside(output: Path, word: str) -> Path:
+    """``masks.ome.tif`` and ``objects`` make ``masks_objects.ome.tif``."""
+    stem, suffix = split_name(output.name)
+    return output.with_name(f"{stem}_{word}{suffix}")
+
+
+def products(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
     """For each file in the job's folder, where it goes."""
-    stem, suffix = output.name[: -len(output.suffix)], output.suffix
-    double = ".ome" if stem.lower().endswith(".ome") else ""
-    stem = stem[: len(stem) - len(double)]
-    settings = work.job.settings
-    found = {}
+    settings, found = work.job.settings, {}
     if settings.probability:
-        found[PROBABILITY] = output.with_name(f"{stem}_probability{double}{suffix}")
+        found[PROBABILITY] = naming(output, "probability")
     if settings.objects:
-        found[OBJECTS] = output.with_name(f"{stem}_objects{double}{suffix}")
-        found[TABLE] = output.with_name(f"{stem}_objects.csv")
+        found[OBJECTS] = naming(output, "objects")
+        stem, _ = split_name(found[OBJECTS].name)
+        found[TABLE] = found[OBJECTS].with_name(f"{stem}.csv")
     # The mask last: it stands for the job.
     return {**found, MASK: output}
 
 
-def put_in_place(work: Work, output: Path) -> dict[str, Path]:
+def put_in_place(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
     """Give the files their names, and remove the job's folder. Can be done again if interrupted."""
     part, shape = work.planes.parts[0], work.plane_shape
-    targets = products(work, output)
+    targets = products(work, output, naming)
     for name, target in targets.items():
         source = work.job.folder / name
         if not source.exists():
             continue  # it was moved before
+        target.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".zarr") and target.suffix.lower() != ".zarr":
             unfinished = source.with_suffix(".tif")
-            write_tiff(work.image(name), part, shape, unfinished)
+            write_tiff(work.image(name), part, shape, unfinished, work.job.settings.software)
             unfinished.replace(target)
             continue
         if target.is_dir():

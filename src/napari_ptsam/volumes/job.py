@@ -26,7 +26,7 @@ import xxhash
 from napari_ptsam import __version__
 from napari_ptsam.errors import InputError
 from napari_ptsam.omezarr import VERSIONS
-from napari_ptsam.planes import Part, Planes, as_stack, open_planes
+from napari_ptsam.planes import Part, Planes
 from napari_ptsam.promptfile import PromptFile, write_prompt_file
 from napari_ptsam.specialist import Specialist
 
@@ -57,6 +57,8 @@ class Settings:
         Of OME-Zarr.
     block
         Side of the blocks of large planes; None to choose from their size.
+    software
+        What a TIFF file names as its maker; no part of what the job is.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class Settings:
     three_axes: bool = False
     version: str = VERSIONS[0]
     block: int | None = None
+    software: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.z_smooth <= 50:
@@ -103,16 +106,6 @@ class Access:
     planes: tuple[int, ...] | None = None
     backbone: str | None = None
     device: str = "auto"
-
-    def open(self) -> Planes:
-        """The input, with the files of a folder as one stack."""
-        if self.source is None:
-            raise InputError(
-                "An array in memory cannot be opened by another process. Save it as OME-Zarr and "
-                "give its path."
-            )
-        planes = as_stack(open_planes(self.source, axes=self.axes, channel=self.channel))
-        return planes if self.planes is None else planes.subset(self.planes)
 
 
 @dataclass(frozen=True)
@@ -214,22 +207,29 @@ class Job:
 
 def identity_of(specialist: Specialist, planes: Planes, settings: Settings) -> dict[str, Any]:
     """What makes a job this job, as plain values."""
+    chosen = asdict(settings)
+    del chosen["software"]
+    return {
+        "specialist": specialist_identity(specialist),
+        "input": _input_identity(planes),
+        "settings": chosen,
+    }
+
+
+def specialist_identity(specialist: Specialist) -> dict[str, Any]:
+    """What makes a specialist's results these results."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(specialist.method.tensors().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
     metadata = specialist.metadata
     return {
-        "specialist": {
-            "prompts": digest.hexdigest(),
-            "backbone": metadata.backbone_identity,
-            "method": [metadata.method, metadata.method_settings, metadata.class_name],
-            "normalization": metadata.normalization,
-            "working scale": specialist.scaling.to_dict(),
-            "threshold": metadata.threshold,
-        },
-        "input": _input_identity(planes),
-        "settings": asdict(settings),
+        "prompts": digest.hexdigest(),
+        "backbone": metadata.backbone_identity,
+        "method": [metadata.method, metadata.method_settings, metadata.class_name],
+        "normalization": metadata.normalization,
+        "working scale": specialist.scaling.to_dict(),
+        "threshold": metadata.threshold,
     }
 
 

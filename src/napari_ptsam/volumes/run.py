@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from napari_ptsam.volumes.blocks import batch_size, block_side
 from napari_ptsam.volumes.depth import CombineStage, Logits, SideStage, series_of
 from napari_ptsam.volumes.finishing import (
     TABLE,
+    Naming,
+    beside,
     numbered,
     products,
     put_in_place,
@@ -107,6 +109,7 @@ def segment_volume(
     access: Access | None = None,
     overwrite: bool = False,
     runner: Runner | None = None,
+    naming: Naming = beside,
 ) -> Generator[ChunkDone, None, VolumeDone]:
     """Segment a stack, movie or large image of any size, so that it can be killed at any time.
 
@@ -128,6 +131,8 @@ def segment_volume(
         Give up what is at the output, or was begun for it, by another job.
     runner
         Where to compute; by default here, with reading and writing in threads of their own.
+    naming
+        Where probabilities, objects and their table go; by default beside the output.
 
     Yields
     ------
@@ -139,17 +144,18 @@ def segment_volume(
     InputError
         If input, output and settings do not fit, or another job's work is in the way.
     """
-    target, settings, access = Path(output).expanduser(), settings or Settings(), access or Access()
+    target, settings = Path(output).expanduser(), settings or Settings()
+    access = complete_access(access or Access(), specialist)
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"{target} must end in .zarr or .tif to be the result for a stack.")
-    planes = _opened(source, specialist, access)
+    planes = opened(source, access)
     _refuse_clashes(planes, target)
     identity = identity_of(specialist, planes, settings)
     found = _finished(target, identity, overwrite=overwrite)
     job = _job(specialist, planes, target, settings, access, identity)
     work = Work(job, planes, specialist)
     if found:
-        return VolumeDone(target, tuple(products(work, target).values()), found=True)
+        return VolumeDone(target, tuple(products(work, target, naming).values()), found=True)
     if settings.z_smooth or settings.three_axes:
         series_of(planes.parts[0])
     with in_words(target):
@@ -161,22 +167,26 @@ def segment_volume(
                 job.discard()
                 job.save(specialist)
             work = Work(begun or job, planes, specialist)
-            files = yield from _carried_out(work, target, runner)
+            yield from _carried_out(work, runner)
+            files = tuple(put_in_place(work, target, naming).values())
     return VolumeDone(target, files)
 
 
-def _opened(source: Any, specialist: Specialist, access: Access) -> Planes:
-    if isinstance(source, Planes):
-        planes = as_stack(source)
-    else:
-        stored = specialist.metadata.channels
-        planes = as_stack(
-            open_planes(
-                source,
-                axes=access.axes if access.axes is not None else stored.get("axes"),
-                channel=access.channel if access.channel is not None else stored.get("channel"),
-            )
-        )
+def complete_access(access: Access, specialist: Specialist) -> Access:
+    """With axes and channel as in training where nothing else is said."""
+    stored = specialist.metadata.channels
+    return replace(
+        access,
+        axes=access.axes if access.axes is not None else stored.get("axes"),
+        channel=access.channel if access.channel is not None else stored.get("channel"),
+    )
+
+
+def opened(source: Any, access: Access) -> Planes:
+    """An input as the one stack that a job works on."""
+    if not isinstance(source, Planes):
+        source = open_planes(source, axes=access.axes, channel=access.channel)
+    planes = as_stack(source)
     return planes if access.planes is None else planes.subset(access.planes)
 
 
@@ -297,9 +307,7 @@ def steps_of(work: Work) -> list[Callable[[], Stage]]:
     return steps
 
 
-def _carried_out(
-    work: Work, target: Path, runner: Runner | None
-) -> Generator[ChunkDone, None, tuple[Path, ...]]:
+def _carried_out(work: Work, runner: Runner | None) -> Generator[ChunkDone, None, None]:
     settings, job = work.job.settings, work.job
     with closing(Done(job.folder / "done")) as done:
         if not done.of("created"):
@@ -318,7 +326,6 @@ def _carried_out(
         if settings.objects and not done.of("numbered"):
             yield from _counted("numbering objects", work, numbered(work))
             done.add("numbered", 0)
-    return tuple(put_in_place(work, target).values())
 
 
 def _run(
