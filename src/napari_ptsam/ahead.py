@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -13,9 +14,8 @@ from napari_ptsam.devices import computing
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes
-from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane, view_tensors
+from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane
 from napari_ptsam.tiling import Scaling
-from napari_ptsam.views import plain_view
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def embed_planes(
         prepared = prepare_plane(normalization.apply(planes.read(index)), scaling, size)
         for start in range(0, len(prepared.offsets), TILES_AT_ONCE):
             offsets = prepared.offsets[start : start + TILES_AT_ONCE]
-            views = [plain_view(prepared.plane, size, prepared.scale, o) for o in offsets]
             with torch.inference_mode(), computing(backbone.device):
-                served.encode(view_tensors(backbone, views))
+                served.encode_named(
+                    prepared.name(offsets), partial(prepared.inputs, served, offsets)
+                )
         yield PlaneEmbedded(
             index=index,
             key=planes.keys[index],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import RLock
+from typing import TYPE_CHECKING
 
 import torch
 import xxhash
@@ -13,7 +15,9 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, Embedding
 from napari_ptsam.cache import DiskCache, Kept
 from napari_ptsam.devices import half_precision
-from napari_ptsam.methods.base import Method
+
+if TYPE_CHECKING:
+    from napari_ptsam.methods.base import Method
 
 DEFAULT_LIMIT = 2**30
 
@@ -58,6 +62,7 @@ class Embeddings:
         self._run = 0
         # The longest unused first.
         self._kept: OrderedDict[Key, tuple[int, Embedding]] = OrderedDict()
+        self._names: dict[Key, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -72,16 +77,17 @@ class Embeddings:
         """Forget everything in memory."""
         with self._lock:
             self._kept.clear()
+            self._names.clear()
             self.nbytes = 0
 
-    def serve(self, backbone: Backbone) -> Backbone:
+    def serve(self, backbone: Backbone) -> Recalling:
         """The same backbone, which looks here before it encodes.
 
         Only where nothing is learned through the encoder, that is without encoder prompts and
         in inference mode. Its embeddings are rounded to 16 bits whether they were kept or not,
         so that no result depends on what was computed before.
         """
-        return _Remembering(backbone, self)
+        return Recalling(backbone, self)
 
     def useful(self, identity: str) -> bool:
         """Whether anything of a backbone may be found or kept."""
@@ -122,6 +128,24 @@ class Embeddings:
         stored = disk.put(key[0], name, key[1], kept)
         if stored and self._costs is not None and self._costs.trying:
             self._read(key)  # to know from the start what it costs
+
+    def named(self, identity: str, name: str) -> list[Key] | None:
+        """Keys of what a backbone gave for something of that name."""
+        disk = self._disk_for(identity)
+        with self._lock:
+            known = self._names.get((identity, name))
+        if known is None and disk is not None:
+            known = disk.look_up(identity, name)
+        return None if known is None else [(identity, key) for key in known]
+
+    def name(self, identity: str, name: str, keys: list[Key]) -> None:
+        """Write down the keys of something, so that it need not be made to find them."""
+        plain = [key for _, key in keys]
+        with self._lock:
+            self._names[identity, name] = plain
+        disk = self._disk_for(identity)
+        if disk is not None:
+            disk.note(identity, name, plain)
 
     def _disk_for(self, identity: str) -> DiskCache | None:
         """The disk, if it is worth a look."""
@@ -188,7 +212,7 @@ class _Costs:
         return self._reading / self._reads > self._encoding / self._encodings
 
 
-class _Remembering(Backbone):
+class Recalling(Backbone):
     """A backbone that encodes only what it has not seen."""
 
     def __init__(self, backbone: Backbone, memory: Embeddings) -> None:
@@ -206,12 +230,40 @@ class _Remembering(Backbone):
             memory.encoded += len(images)
             return tuple(level.half().float() for level in super().encode(images))
         keys = [self._key(image) for image in images]
-        found = [memory.get(key) for key in keys]
-        known = [embedding for embedding in found if embedding is not None]
-        if len(known) < len(keys):
-            known = self._encode_and_keep(images, keys)
-        else:
-            memory.recalled += len(keys)
+        return self._recalled(keys) or self._stacked(self._encode_and_keep(images, keys))
+
+    def encode_named(self, name: str, inputs: Callable[[], Tensor]) -> Embedding:
+        """As `encode` of the inputs, which are only made if their embeddings are not found.
+
+        Parameters
+        ----------
+        name
+            Says all that the inputs are made of.
+        """
+        if not (torch.is_inference_mode_enabled() and self._memory.useful(self.identity)):
+            return self.encode(inputs())
+        digest = xxhash.xxh3_128_hexdigest(f"{self._where} {self.input_size} {name}".encode())
+        keys = self._memory.named(self.identity, digest)
+        found = None if keys is None else self._recalled(keys)
+        if found is not None:
+            return found
+        images = inputs()
+        embedding = self.encode(images)
+        self._memory.name(self.identity, digest, [self._key(image) for image in images])
+        return embedding
+
+    def _recalled(self, keys: list[Key]) -> Embedding | None:
+        """A batch of what is kept, None unless all of it is."""
+        known = []
+        for key in keys:
+            embedding = self._memory.get(key)
+            if embedding is None:
+                return None
+            known.append(embedding)
+        self._memory.recalled += len(keys)
+        return self._stacked(known)
+
+    def _stacked(self, known: list[Embedding]) -> Embedding:
         stacked = (torch.stack(level) for level in zip(*known, strict=True))
         return tuple(level.to(self.device).float() for level in stacked)
 
@@ -226,12 +278,32 @@ class _Remembering(Backbone):
             self._memory.put(key, self.name, embedding, seconds)
         return known
 
+    @property
+    def _where(self) -> str:
+        """What one kind of device computes differs from another's in the last digits."""
+        return f"{self.device.type} {half_precision(self.device)}"
+
     def _key(self, image: Tensor) -> Key:
-        # What one kind of device computes differs from another's in the last digits.
-        where = f"{self.device.type} {half_precision(self.device)} {tuple(image.shape)}"
-        digest = xxhash.xxh3_128(where.encode())
+        digest = xxhash.xxh3_128(f"{self._where} {tuple(image.shape)}".encode())
         digest.update(image.float().cpu().contiguous().numpy().data)
         return self.identity, digest.hexdigest()
+
+
+def embed(method: Method, backbone: Backbone, name: str, inputs: Callable[[], Tensor]) -> Embedding:
+    """What a method's encoder gives, found by name if the backbone is one that recalls.
+
+    Parameters
+    ----------
+    backbone
+        May be of `recalling`.
+    name
+        Says all that the inputs are made of: pixels and geometry.
+    inputs
+        Makes them, Bx3xSxS; drawing tiles takes longer than finding their embeddings.
+    """
+    if method.works_on_embeddings and isinstance(backbone, Recalling):
+        return backbone.encode_named(name, inputs)
+    return method.encode(backbone, inputs())
 
 
 def recalling(method: Method, backbone: Backbone, embeddings: Embeddings) -> Backbone:

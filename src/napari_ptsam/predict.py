@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding, resize_logits
 from napari_ptsam.devices import computing
+from napari_ptsam.embeddings import embed
 from napari_ptsam.methods.base import Method
 from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
 from napari_ptsam.views import Marked, View, plain_view, prefilter, scaled_size
@@ -57,8 +60,23 @@ class PreparedPlane:
 
     def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:
         """Embedding of some of the tiles."""
+        inputs = partial(self.inputs, backbone, offsets)
+        return embed(method, backbone, self.name(offsets), inputs)
+
+    def inputs(self, backbone: Backbone, offsets: Sequence[Offset]) -> Tensor:
+        """Model inputs of some of the tiles, Bx3xSxS on the backbone's device."""
         views = [plain_view(self.plane, backbone.input_size, self.scale, o) for o in offsets]
-        return method.encode(backbone, view_tensors(backbone, views))
+        return view_tensors(backbone, views)
+
+    def name(self, offsets: Sequence[Offset]) -> str:
+        """What the inputs of some of the tiles are made of: pixels, scale and corners."""
+        return f"{self._digest} {self.scale!r} {list(offsets)}"
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the plane's pixels."""
+        image = np.ascontiguousarray(self.plane.image)
+        return f"{image.shape} {xxhash.xxh3_128_hexdigest(image.data)}"
 
 
 def prepare_plane(image: NDArray[np.float32], scaling: Scaling, size: int) -> PreparedPlane:

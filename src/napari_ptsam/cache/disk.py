@@ -3,6 +3,7 @@
 ::
 
     embeddings/v1/IDENTITY OF THE BACKBONE/AB/AB....zarr.zip    one embedding each
+    embeddings/v1/IDENTITY OF THE BACKBONE/AB/AB....json        which ones a plane's tiles have
     embeddings/v1/IDENTITY OF THE BACKBONE/backbone.json        the name it goes by
 
 Files are written under another name and renamed when they are complete, so that whoever reads
@@ -27,6 +28,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from napari_ptsam.cache.entry import SUFFIX, UNFINISHED, Kept, read_entry, write_entry
+from napari_ptsam.cache.shelves import (
+    ABOUT,
+    File,
+    files_below,
+    keys_in,
+    name_in,
+    note_text,
+    write_text,
+)
 from napari_ptsam.cache.sizes import LIMIT_VARIABLE, allowed_bytes, free_bytes, size_text
 from napari_ptsam.fetching import CACHE_VARIABLE, cache_base
 
@@ -43,6 +53,8 @@ STALE_SECONDS = 3600.0
 """Unfinished files of this age are of writers that were killed."""
 
 LOCK_SECONDS = 10.0
+
+NOTE = ".json"
 
 OVERHEAD = 2000
 """Bytes of a file beside its numbers, and a little more."""
@@ -64,13 +76,6 @@ class Share:
     identity: str
     embeddings: int
     nbytes: int
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    nbytes: int
-    used: float
 
 
 class DiskCache:
@@ -177,14 +182,31 @@ class DiskCache:
             self._uncounted += size
             return True
 
+    def look_up(self, identity: str, name: str) -> list[str] | None:
+        """The keys that were noted under a name."""
+        path = self._path(identity, name, NOTE)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return keys_in(text)
+
+    def note(self, identity: str, name: str, keys: list[str]) -> None:
+        """Write down the keys of what is made from something, such as the tiles of a plane."""
+        if self.keeps() and self.holds(identity):
+            with suppress(OSError):
+                write_text(self._path(identity, name, NOTE), note_text(keys))
+
     def shares(self) -> list[Share]:
         """What is kept for each backbone."""
         found = []
         for home in self._homes():
-            files = list(_files_below(home))
+            files = list(files_below(home))
             nbytes = sum(file.nbytes for file in files)
             entries = sum(file.path.name.endswith(SUFFIX) for file in files)
-            found.append(Share(_name_in(home), home.name, entries, nbytes))
+            found.append(Share(name_in(home), home.name, entries, nbytes))
         return found
 
     def verify(self) -> Iterator[bool]:
@@ -267,23 +289,20 @@ class DiskCache:
         """Remove what is unused for longest, until no more than `target` bytes are in use."""
         with suppress(Timeout), FileLock(self._root / ".room.lock", timeout=LOCK_SECONDS):
             total = self._tidied()
-            for file in sorted(self._files(), key=lambda f: f.used):
+            complete = (f for f in self._files() if not f.path.name.endswith(UNFINISHED))
+            for file in sorted(complete, key=lambda f: f.used):
                 if total <= target or file.used >= self._began:
                     break
-                if file.path.name.endswith(SUFFIX):
-                    with suppress(OSError):  # on Windows, while another process reads it
-                        file.path.unlink()
-                        total -= file.nbytes
+                with suppress(OSError):  # on Windows, while another process reads it
+                    file.path.unlink()
+                    total -= file.nbytes
             self._in_use, self._uncounted = total, 0
 
     def _introduce(self, identity: str, name: str) -> None:
         """Write down what a backbone is called."""
-        about = self._home(identity) / "backbone.json"
+        about = self._home(identity) / ABOUT
         if not about.is_file():
-            about.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = about.with_suffix(f".{os.getpid()}{UNFINISHED}")
-            unfinished.write_text(json.dumps({"name": name}), encoding="utf-8")
-            unfinished.replace(about)
+            write_text(about, json.dumps({"name": name}))
 
     def _give_up(self, why: str) -> None:
         self.writes = False
@@ -294,33 +313,12 @@ class DiskCache:
     def _home(self, identity: str) -> Path:
         return self._root / identity
 
-    def _path(self, identity: str, key: str) -> Path:
-        return self._home(identity) / key[:2] / f"{key}{SUFFIX}"
+    def _path(self, identity: str, key: str, suffix: str = SUFFIX) -> Path:
+        return self._home(identity) / key[:2] / f"{key}{suffix}"
 
     def _homes(self) -> list[Path]:
         return sorted(p for p in self._root.iterdir() if p.is_dir()) if self._root.is_dir() else []
 
-    def _files(self) -> Iterator[_File]:
+    def _files(self) -> Iterator[File]:
         for home in self._homes():
-            yield from _files_below(home)
-
-
-def _files_below(home: Path) -> Iterator[_File]:
-    """Embeddings of a backbone, finished or not."""
-    with suppress(FileNotFoundError):
-        for shelf in list(home.iterdir()):
-            if not shelf.is_dir():
-                continue
-            with os.scandir(shelf) as found:
-                for item in found:
-                    with suppress(FileNotFoundError):
-                        status = item.stat()
-                        yield _File(Path(item.path), status.st_size, status.st_mtime)
-
-
-def _name_in(home: Path) -> str:
-    """What the backbone of a folder is called."""
-    try:
-        return str(json.loads((home / "backbone.json").read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError):
-        return "unknown"
+            yield from files_below(home)
