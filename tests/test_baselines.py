@@ -1,4 +1,4 @@
-"""What users would pick instead: a U-Net of our own, and nnU-Net as a program."""
+"""What users would pick instead: a U-Net, a pixel classifier, and nnU-Net as a program."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import stat
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from scenes import bright_discs
 
-from napari_ptsam.baselines import Baseline
-from napari_ptsam.baselines.nnunet import NnUnetBaseline, build_network
+from napari_ptsam.baselines import Baseline, forest
+from napari_ptsam.baselines.forest import ForestBaseline
+from napari_ptsam.baselines.nnunet import NnUnetBaseline, build_network, planned_parameters
 from napari_ptsam.baselines.unet import UNet, UNetBaseline
 from napari_ptsam.errors import InputError, TrainingError
 from napari_ptsam.metrics import dice
 from napari_ptsam.tiling import Scaling
 from napari_ptsam.training.augment import Augmentation
+
+needs_sklearn = pytest.mark.skipif(
+    find_spec("sklearn") is None, reason="the pixel classifier needs scikit-learn"
+)
 
 SMALL = UNetBaseline(
     widths=(8, 16), steps=40, learning_rate=0.01, size=64, device="cpu",
@@ -78,6 +84,90 @@ def test_a_unet_that_cannot_be_is_refused(discs: Annotated) -> None:
 
 def test_the_unet_gives_logits_at_the_inputs_size() -> None:
     assert UNet((8, 16, 24))(torch.zeros(2, 3, 32, 48)).shape == (2, 1, 32, 48)
+
+
+def test_the_unet_tells_what_it_learned(discs: Annotated) -> None:
+    predict = replace(SMALL, steps=1).fit(*discs, seed=0)
+    assert predict.parameters == sum(p.numel() for p in UNet((8, 16)).parameters())
+    assert predict.nbytes == 4 * predict.parameters
+    assert SMALL.missing is None
+
+
+# The pixel classifier.
+
+both_draws = pytest.mark.parametrize("balanced", [False, True])
+FEW = ForestBaseline(trees=10, jobs=1)
+
+
+def squares(count: int, colour: bool = False) -> Annotated:
+    """Bright squares in noise; with colours, bright in one channel alone."""
+    images, masks = [], []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        mask = np.zeros((64, 64), bool)
+        top, left = rng.integers(5, 40, 2)
+        mask[top : top + 18, left : left + 18] = True
+        image = np.repeat((80 + 60.0 * mask + rng.normal(0, 20, mask.shape))[..., None], 3, 2)
+        if colour:
+            image = rng.normal(100, 20, (64, 64, 3))
+            image[..., 1] += 70 * mask
+        images.append(image.clip(0, 255).astype(np.float32))
+        masks.append(mask)
+    return images, masks
+
+
+@needs_sklearn
+@both_draws
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_forest_separates_a_simple_picture(balanced: bool, colour: bool) -> None:
+    images, masks = squares(4, colour)
+    baseline: Baseline = replace(FEW, balanced=balanced)
+    predict = baseline.fit(images[:3], masks[:3], seed=0)
+    probability = predict(images[3])
+    assert probability.dtype == np.float32
+    assert dice(probability >= 0.5, masks[3]) > 0.9
+
+
+@needs_sklearn
+def test_the_forest_depends_on_its_seed_alone() -> None:
+    images, masks = squares(2)
+    tiny = replace(FEW, trees=3, pixels_per_image=300)
+    first, same, other = (tiny.fit(images[:1], masks[:1], seed)(images[1]) for seed in (3, 3, 4))
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_balanced_pixels_are_half_object() -> None:
+    (_,), (mask,) = squares(1)
+    chosen = ForestBaseline(balanced=True)._choose(mask, np.random.default_rng(0))
+    inside = min(int(mask.sum()), ForestBaseline.pixels_per_image // 2)
+    assert mask.ravel()[chosen].sum() == inside
+    assert len(chosen) == len(set(chosen)) == min(4000, mask.size)
+
+
+@needs_sklearn
+def test_a_forest_has_bytes_and_no_parameters() -> None:
+    images, masks = squares(1)
+    few, many = (replace(FEW, trees=n).fit(images, masks, 0) for n in (1, 5))
+    assert few.parameters is None
+    assert 0 < few.nbytes < many.nbytes
+
+
+@needs_sklearn
+def test_a_forest_that_cannot_be_is_refused() -> None:
+    images, masks = squares(2)
+    with pytest.raises(InputError, match="2 images and 1 masks"):
+        FEW.fit(images, masks[:1], seed=0)
+    with pytest.raises(InputError, match="background alone"):
+        FEW.fit(images[:1], [np.zeros_like(masks[0])], seed=0)
+    with pytest.raises(InputError, match="not 0 and 4000"):
+        ForestBaseline(trees=0)
+
+
+def test_without_scikit_learn_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forest, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'napari-ptsam\[benchmark\]'"):
+        FEW.fit(*squares(1), seed=0)
 
 
 # nnU-Net.
@@ -164,9 +254,33 @@ def test_without_nnunet_it_is_said_how_to_get_it(
     discs: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert "nnunet" in str(NnUnetBaseline(tmp_path / "x").missing)
     with pytest.raises(InputError, match=r"pip install 'napari-ptsam\[nnunet\]'"):
         NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0)
     assert not (tmp_path / "x").exists()
+
+
+class PlannedNet(torch.nn.Module):
+    """Takes what nnU-Net's plans give to a network."""
+
+    def __init__(
+        self, input_channels: int, num_classes: int, deep_supervision: bool, conv_op: type, n: int
+    ) -> None:
+        super().__init__()
+        assert deep_supervision
+        self.layer = conv_op(input_channels, num_classes, n)
+
+
+def test_nnunets_parameters_are_those_of_its_plans(tmp_path: Path) -> None:
+    assert planned_parameters(tmp_path) is None
+    architecture = {
+        "network_class_name": f"{__name__}.PlannedNet",
+        "arch_kwargs": {"conv_op": "torch.nn.modules.conv.Conv2d", "n": 3},
+        "_kw_requires_import": ["conv_op"],
+    }
+    plans = {"configurations": {"2d": {"architecture": architecture}}}
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert planned_parameters(tmp_path) == 2 * 3 * 9 + 2
 
 
 def test_nnunets_own_network_has_the_papers_count() -> None:

@@ -8,31 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="the benchmarks need scikit-learn: pip install scikit-learn")
-
 from benchmarks import data, fewshot
-from benchmarks.pixel_classifier import PIXELS_PER_IMAGE, PixelClassifier
 from benchmarks.record import circumstances, write_json
 from napari_ptsam.errors import InputError
-from napari_ptsam.examples import Example
-from napari_ptsam.metrics import dice
 from napari_ptsam.planes import open_planes
-
-both_draws = pytest.mark.parametrize("balanced", [False, True])
-
-
-def example(seed: int, colour: bool = False) -> Example:
-    """A bright square in noise."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((64, 64), bool)
-    top, left = rng.integers(5, 40, 2)
-    mask[top : top + 18, left : left + 18] = True
-    grey = 80 + 60.0 * mask + rng.normal(0, 20, mask.shape)
-    image = np.repeat(grey[..., None], 3, 2)
-    if colour:
-        image = rng.normal(100, 20, (64, 64, 3))
-        image[..., 1] += 70 * mask
-    return Example(str(seed), image.clip(0, 255).astype(np.float32), mask, mask | True, None)
 
 
 def development_data() -> Path:
@@ -40,39 +19,6 @@ def development_data() -> Path:
         return data.data_folder()
     except InputError as error:
         pytest.skip(str(error))
-
-
-@both_draws
-@pytest.mark.parametrize("colour", [False, True])
-def test_pixel_classifier_separates_a_simple_picture(balanced: bool, colour: bool) -> None:
-    classifier = PixelClassifier(0, balanced, trees=10).fit([example(i, colour) for i in range(3)])
-    unseen = example(9, colour)
-    assert dice(classifier.predict(unseen.image), unseen.mask) > 0.9
-
-
-@both_draws
-def test_pixel_classifier_ignores_pixels_that_are_not_valid(balanced: bool) -> None:
-    shown = example(0)
-    wrong = ~shown.mask
-    wrong[:, :32] = shown.mask[:, :32]
-    valid = np.zeros_like(wrong)
-    valid[:, :32] = True
-    misled = Example("", shown.image, wrong, valid, None)
-    classifier = PixelClassifier(0, balanced, trees=10).fit([misled])
-    assert dice(classifier.predict(shown.image), shown.mask) > 0.9
-
-
-def test_balanced_pixels_are_half_object() -> None:
-    shown = example(0)
-    chosen = PixelClassifier(0, balanced=True)._choose(shown, np.random.default_rng(0))
-    assert len(chosen) == min(PIXELS_PER_IMAGE, len(set(chosen)))
-    inside = min(int(shown.mask.sum()), PIXELS_PER_IMAGE // 2)
-    assert shown.mask.ravel()[chosen].sum() == inside
-
-
-def test_pixel_classifier_repeats_itself() -> None:
-    first, second = (PixelClassifier(3, trees=5).fit([example(0)]) for _ in range(2))
-    assert np.array_equal(first.predict(example(1).image), second.predict(example(1).image))
 
 
 def test_training_sets_are_nested_and_seeded() -> None:

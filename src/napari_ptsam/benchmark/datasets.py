@@ -16,6 +16,9 @@ from napari_ptsam.fetching import cache_base
 
 DATA_VARIABLE = "NAPARI_PTSAM_DATA"
 
+DRAWN = 64
+"""Training images that a split names at least, so that studies of fewer can share its file."""
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -107,11 +107,13 @@ def draw_images(figures: Figures) -> Any:
     figure, axes = _figure(len(figures.config.data), width=3.4, height=4.4, legend=2.2)
     colours = _colours(figures)
     for axis, data in zip(axes, figures.config.data, strict=True):
-        for method, points in lines.get(data.name, []):
-            sizes, means, sds = zip(*points, strict=True)
+        for i, (method, points) in enumerate(lines.get(data.name, [])):
+            sizes, means, sds = (np.array(values) for values in zip(*points, strict=True))
+            # A little apart, so that bars can be told from each other.
             axis.errorbar(
-                sizes, means, yerr=sds, color=colours[method.name], capsize=2, lw=1.4, ms=5,
-                marker=_mark(figures, method), ls=_dash(figures, method), label=method.shown,
+                sizes * 1.02 ** (i - 4), means, yerr=sds, color=colours[method.name],
+                capsize=2, lw=1.4, ms=5, marker=_mark(figures, method),
+                ls=_dash(figures, method), label=method.shown,
             )  # fmt: skip
         axis.set_xscale("log", base=2)
         axis.set_xticks(figures.config.sizes, [str(s) for s in figures.config.sizes])
@@ -149,7 +151,7 @@ def draw_gain(figures: Figures) -> Any:
     families, sizes = figures.families(), figures.config.sizes
     if not families:
         return None
-    figure, axes = _figure(len(sizes), width=4.2, height=3.8, legend=1.4)
+    figure, axes = _figure(len(sizes), width=4.2, height=3.8, legend=1.4, alike=True)
     width = 0.8 / len(figures.config.data)
     for axis, size in zip(axes, sizes, strict=True):
         for i, data in enumerate(figures.config.data):
@@ -200,7 +202,7 @@ def draw_curves(figures: Figures) -> Any:
     """Training loss by step, mean over splits, with the smallest training sets."""
     size, rows = figures.config.sizes[0], []
     for data in figures.config.data:
-        for method in figures.config.methods:
+        for method in [m for m in figures.config.methods if m.longer_than or not m.sizes]:
             curves = [
                 result["curve"]
                 for _, result in figures.done(data=data.name, method=method.name, size=size)
@@ -243,13 +245,16 @@ def _lines_over_sizes(figures: Figures) -> dict[str, list[tuple[MethodConfig, li
     return found
 
 
-def _figure(panels: int, width: float, height: float, legend: float = 0.0) -> tuple[Any, Any]:
-    """A figure without any global state, and its panels side by side."""
+def _figure(
+    panels: int, width: float, height: float, legend: float = 0.0, *, alike: bool = False
+) -> tuple[Any, Any]:
+    """A figure without any global state, and its panels side by side, on one scale if `alike`."""
     kind: Any = import_module("matplotlib.figure").Figure
     figure = kind(figsize=(width * panels + legend, height), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes = figure.subplots(1, panels, squeeze=False, sharey=alike)[0]
     for axis in axes:
         axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     return figure, axes

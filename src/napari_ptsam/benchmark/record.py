@@ -38,13 +38,12 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], indent: int | None = 2) -> None:
     """Write a result at once, so that a killed run leaves the last complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    unfinished.write_text(f"{text}\n", encoding="utf-8")
     unfinished.replace(path)
 
 

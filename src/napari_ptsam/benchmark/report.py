@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from napari_ptsam.benchmark.config import MethodConfig
 from napari_ptsam.benchmark.datasets import DataSet, terms
 from napari_ptsam.benchmark.findings import find_all
 from napari_ptsam.benchmark.panels import draw_panels
@@ -107,7 +108,8 @@ def _ends(figures: Figures) -> Counter[str]:
 
 
 def _dice_table(figures: Figures) -> Iterator[str]:
-    config = figures.config
+    config, main = figures.config, figures.main_methods()
+    others = [m for m in config.methods if m not in main]
     yield "## Test Dice"
     yield ""
     yield (
@@ -115,32 +117,36 @@ def _dice_table(figures: Figures) -> Iterator[str]:
         "splits; the best of a column in bold, a number of splits in brackets where some lack."
     )
     yield ""
-    columns = [(data, size) for data in config.data for size in config.sizes]
-    rows = []
-    best = {
-        (data.name, size): max(
-            (s.mean for m in config.methods if (s := figures.spread(data.name, m.name, size))),
-            default=None,
-        )
-        for data, size in columns
-    }
-    for method in config.methods:
-        texts = []
-        for data, size in columns:
-            spread = figures.spread(data.name, method.name, size)
-            text = "-" if spread is None else spread.text()
-            if spread is not None and spread.n < config.splits:
-                text += f" ({spread.n})"
-            if spread is not None and spread.mean == best[data.name, size]:
-                text = f"**{text}**"
-            texts.append(text)
-        rows.append([method.shown, *texts])
-    yield from _table(["", *(f"{data.shown}, {size}" for data, size in columns)], rows)
+    yield from _dice_of(figures, main, config.sizes)
     for data in config.data:
         splits = figures.splits[data.name]
         if splits is not None:
             yield from _about_splits(data.shown, splits, config.sizes)
     yield ""
+    if others:
+        yield "Variants, run with some of the sizes only:"
+        yield ""
+        wanted = {size for m in others for size in m.sizes or config.sizes}
+        yield from _dice_of(figures, others, [size for size in config.sizes if size in wanted])
+
+
+def _dice_of(
+    figures: Figures, methods: Sequence[MethodConfig], sizes: Sequence[int]
+) -> Iterator[str]:
+    """A row for each method, a column for each data set and size."""
+    columns = [(data, size) for data in figures.config.data for size in sizes]
+    table = [[figures.spread(data.name, m.name, size) for data, size in columns] for m in methods]
+    best = [max((s.mean for s in column if s), default=None) for column in zip(*table, strict=True)]
+    rows = []
+    for method, spreads in zip(methods, table, strict=True):
+        texts = []
+        for spread, top in zip(spreads, best, strict=True):
+            text = "-" if spread is None else spread.text()
+            if spread is not None and spread.n < figures.config.splits:
+                text += f" ({spread.n})"
+            texts.append(f"**{text}**" if spread is not None and spread.mean == top else text)
+        rows.append([method.shown, *texts])
+    yield from _table(["", *(f"{data.shown}, {size}" for data, size in columns)], rows)
 
 
 def _about_splits(title: str, splits: Splits, sizes: Sequence[int]) -> Iterator[str]:
@@ -188,7 +194,7 @@ def _plots(figures: Figures, data: Mapping[str, DataSet]) -> Iterator[str]:
             size = figures.config.sizes[0]
             yield (
                 f"{opened.config.shown}, test images drawn at random, {size} training images; "
-                "false negatives orange, false positives red:"
+                "missed pixels (false negatives) orange, false positives red:"
             )
             yield ""
             yield f"![Results on {opened.config.shown}](plots/pictures/{picture.name})"

@@ -86,7 +86,8 @@ class Results:
             **content,
             "circumstances": self._around,
         }
-        write_json(self.path(cell), result)
+        # Without indentation: scores of each image would fill thousands of lines.
+        write_json(self.path(cell), result, indent=None)
         return result
 
     def all(self, splits: dict[str, Splits | None]) -> Iterator[tuple[Cell, Result | None]]:
