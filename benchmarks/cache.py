@@ -97,7 +97,7 @@ def work(
     folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Train, embed and segment, with nothing but the folder's cache to start from."""
-    memory = Embeddings(disk=DiskCache(folder / "cache", ROOM, writes=True))
+    memory = Embeddings(limit=0, disk=DiskCache(folder / "cache", ROOM, writes=True))
     started = time.perf_counter()
     specialist = Specialist.train(
         stack, masks, planes=range(min(ANNOTATED, len(stack))), backbone=backbone,

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_ptsam.ahead import embed_planes
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.cache import DiskCache
 from napari_ptsam.cli import main
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError
+from napari_ptsam.normalize import Normalization
+from napari_ptsam.planes import open_planes
 from napari_ptsam.specialist import Specialist
+from napari_ptsam.tiling import Scaling
 
 PLANES, SIDE = 5, 80
 
@@ -182,6 +186,19 @@ def test_what_the_command_line_embeds_under_one_name_is_found_under_another(
     run(capsys, *segment, files / "copy.tif")
     run(capsys, *train_it, *options, "-o", prompts)
     assert encoder.calls == 0
+
+
+def test_embedding_ends_early_where_the_encoder_is_faster_than_the_disk(
+    tiny_backbone: Path, folder: Path, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_ptsam.embeddings._Costs.too_high", property(lambda _: True))
+    embeddings = Embeddings(0, DiskCache(writes=True))
+    work = embed_planes(
+        load_backbone(tiny_backbone), open_planes(stack), embeddings, Normalization(), Scaling()
+    )
+    with pytest.warns(UserWarning, match="takes longer than computing"):
+        assert len(list(work)) == 1
+    assert not folder.exists()
 
 
 def test_a_specialist_decides_its_scale(

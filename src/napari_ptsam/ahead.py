@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,8 @@ def embed_planes(
 ) -> Generator[PlaneEmbedded, None, None]:
     """Encode planes as a prediction would, and leave the embeddings where it looks for them.
 
-    It may be stopped after any plane, and goes on from there when it is run again.
+    It may be stopped after any plane, and goes on from there when it is run again. It ends
+    early, with a warning, where the encoder turns out to be faster than the disk.
 
     Parameters
     ----------
@@ -90,3 +92,10 @@ def embed_planes(
             encoded=embeddings.encoded - encoded,
             recalled=embeddings.recalled - recalled,
         )
+        if embeddings.disk_is_slow:
+            warnings.warn(
+                f"Reading embeddings from {embeddings.disk and embeddings.disk.folder} takes "
+                "longer than computing them, so no more are kept. Train and segment without.",
+                stacklevel=2,
+            )
+            return

@@ -147,12 +147,17 @@ class Embeddings:
         if disk is not None:
             disk.note(identity, name, plain)
 
+    @property
+    def disk_is_slow(self) -> bool:
+        """Whether it has turned out that reading takes longer than encoding."""
+        return self._costs is not None and self._costs.too_high
+
     def _disk_for(self, identity: str) -> DiskCache | None:
         """The disk, if it is worth a look."""
         disk = self.disk
-        if disk is None or not (disk.keeps() or disk.holds(identity)):
+        if disk is None or self.disk_is_slow or not (disk.keeps() or disk.holds(identity)):
             return None
-        return None if self._costs is not None and self._costs.too_high else disk
+        return disk
 
     def _read(self, key: Key) -> Embedding | None:
         disk = self._disk_for(key[0])

@@ -65,7 +65,7 @@ def train(args: argparse.Namespace) -> None:
             on_step=_train_reporter(progress),
             command=args.command_line,
             # What a second training can use again is kept without being asked for: it is small.
-            embeddings=Embeddings(disk=DiskCache(writes=True)),
+            embeddings=Embeddings(limit=0, disk=DiskCache(writes=True)),
         )
     specialist.save(output)
     _say_trained(specialist, output)
