@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from napari_ptsam.synthetic.camera import expose
-from napari_ptsam.synthetic.fields import Field, Mask
+from napari_ptsam.synthetic.fields import Field, Mask, blur, fractal_noise, smooth_noise
 from napari_ptsam.synthetic.layers import Shape
 from napari_ptsam.synthetic.scene import Style
 
@@ -18,6 +18,44 @@ from napari_ptsam.synthetic.scene import Style
 def planes(values: Iterable[float]) -> Field:
     """Three numbers as a 3x1x1 array; pictures are 3xHxW until they are exposed."""
     return np.asarray(list(values), np.float32)[:, None, None]
+
+
+def draw_frame(rng: np.random.Generator) -> dict[str, float]:
+    """Draw the frame, what is written over it, and the light; keys of `overlay`, `recorded`."""
+    return {
+        "frame": float(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2])),
+        "frame_cut": float(rng.uniform(0.05, 0.28)),
+        "caption": float(rng.random() < 0.4),
+        "box": float(rng.uniform(0.15, 0.35) if rng.random() < 0.3 else 0.0),
+        "narrow_band": float(rng.uniform(0.4, 0.85) if rng.random() < 0.1 else 0.0),
+    }
+
+
+def with_vessels(
+    style: Style,
+    rng: np.random.Generator,
+    colour: Field,
+    widths: tuple[float, float],
+    shown: Field | float,
+) -> tuple[Field, Mask]:
+    """A coloured wall, 3xHxW, with a net of vessels, and the mask of those.
+
+    Parameters
+    ----------
+    widths
+        Of thick and of thin vessels, relative to their distance.
+    shown
+        How well vessels are seen, 0 to 1, HxW or the same everywhere.
+    """
+    shape = (colour.shape[1], colour.shape[2])
+    if style["vessels"] <= 0:
+        return colour, np.zeros(shape, bool)
+    thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3)) / widths[0]
+    thin = np.abs(fractal_noise(rng, shape, style["vessel_scale"], 3)) / widths[1]
+    where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1) * shown
+    lines = np.maximum(np.clip(1 - thick, 0, 1), 0.6 * np.clip(1 - thin, 0, 1))
+    lines = blur(lines, 0.7) * where
+    return colour * (1 - lines * (style["vessels"] * planes([0.35, 1.0, 0.9]))), lines > 0.25
 
 
 def recorded(

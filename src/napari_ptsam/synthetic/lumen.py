@@ -11,19 +11,20 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from napari_ptsam.synthetic.camera import draw_camera_style
-from napari_ptsam.synthetic.endoscope import aperture, overlay, planes, recorded
+from napari_ptsam.synthetic.endoscope import (
+    aperture,
+    draw_frame,
+    overlay,
+    planes,
+    recorded,
+    with_vessels,
+)
 from napari_ptsam.synthetic.fields import Field, Mask, blur, fractal_noise, smooth_noise
 from napari_ptsam.synthetic.layers import Layer, Shape, finish, log_uniform, population
+from napari_ptsam.synthetic.relief import STEP, distance_at, enlarged, shading, tube
 from napari_ptsam.synthetic.scene import Family, Scene, Style
-
-_STEP = 2
-"""The relief is computed on a grid this much coarser than the picture."""
-
-_STEEP = 0.07
-"""Relative change of the distance from one point of that grid to the next that is a step."""
 
 
 def _style(rng: np.random.Generator) -> dict[str, float]:
@@ -47,11 +48,7 @@ def _instrument(rng: np.random.Generator) -> dict[str, float]:
         "fall_off": float(rng.uniform(0.35, 1.0)),
         "ambient": float(rng.uniform(0.05, 0.5)),
         "motion": float(rng.uniform(3, 9) if rng.random() < 0.12 else 0.0),
-        "frame": float(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2])),
-        "frame_cut": float(rng.uniform(0.05, 0.28)),
-        "caption": float(rng.random() < 0.4),
-        "box": float(rng.uniform(0.15, 0.35) if rng.random() < 0.3 else 0.0),
-        "narrow_band": float(rng.uniform(0.4, 0.85) if rng.random() < 0.1 else 0.0),
+        **draw_frame(rng),
         "gloss": float(rng.uniform(0.4, 1.2)),
         "wet": float(rng.uniform(0.3, 2.2)),
         "glint_scale": log_uniform(rng, 3, 9),
@@ -102,37 +99,6 @@ def _polyp_style(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _tube(
-    style: Style, rng: np.random.Generator, shape: Shape
-) -> tuple[Field, NDArray[np.float64]]:
-    """Distance of the wall along the view, and where in the picture the tube vanishes.
-
-    Folds are walls across the tube, open in the middle: each hides what lies behind it.
-    """
-    side = float(max(shape))
-    centre = np.array(shape) * rng.uniform(-0.15, 1.15, 2)
-    y = (np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])) / side
-    x = (np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])) / side
-    squash = rng.uniform(0.75, 1.3)
-    bend = style["uneven"] * smooth_noise(rng, shape, 0.3 * side)
-    away = np.hypot(y * squash, x / squash) * np.exp(bend) + 0.1
-    angle = np.arctan2(y, x)
-    scale = style["view"]
-    depth = scale / away
-    for i in range(int(rng.poisson(style["folds"]))):
-        place = scale * (1.2 + 0.55 * i) * math.exp(rng.normal(0, 0.15))
-        lobes, turn = int(rng.integers(1, 4)), rng.uniform(0, 2 * math.pi)
-        much = 0.5 + 0.5 * np.cos(lobes * angle + turn)
-        high = style["fold_high"] * rng.uniform(0.4, 1.3) * np.clip(1.6 * much - 0.3, 0, 1)
-        # How far the ray is inside of the fold, as a share of the tube's radius.
-        into = away * place / scale - (1 - high)
-        brim = style["fold_round"] * (1 / np.clip(into / 0.05, 0.05, 1) - 1)
-        front = place + scale * (0.3 * np.clip(into, 0, 1) + brim)
-        depth = np.where((into > 0) & (high > 0.01), np.minimum(depth, front), depth)
-    ripple = style["relief"] * fractal_noise(rng, shape, style["relief_scale"] / _STEP, 2)
-    return np.asarray(depth * (1 + ripple) / scale, np.float32), centre
-
-
 def _polyps(style: Style, rng: np.random.Generator, shape: Shape, depth: Field) -> Layer:
     """Polyps of one or several lobes; some scenes have none, few more than one."""
     layer = Layer(shape)
@@ -144,7 +110,7 @@ def _polyps(style: Style, rng: np.random.Generator, shape: Shape, depth: Field) 
         lobes = int(rng.poisson(style["lobes"]))
         places = (rng.uniform(0.1, 0.9, (4, 2)) * shape).tolist()
         # In the dark at the tube's end nobody would mark one.
-        y, x = min(places[: 1 + int(rng.integers(4))], key=lambda p: _at(depth, p))
+        y, x = min(places[: 1 + int(rng.integers(4))], key=lambda p: distance_at(depth, p))
         own = [len(layer) + 1]
         layer.add(
             rng,
@@ -164,17 +130,11 @@ def _polyps(style: Style, rng: np.random.Generator, shape: Shape, depth: Field) 
     return layer
 
 
-def _at(depth: Field, place: tuple[float, float]) -> float:
-    """The distance of the wall at a place in the picture."""
-    row, column = (min(int(p) // _STEP, s - 1) for p, s in zip(place, depth.shape, strict=True))
-    return float(depth[row, column])
-
-
 def _attached(polyps: Layer, ids: NDArray[np.int32], depth: Field) -> Field:
     """The relief where polyps stand on the wall at their middle, and hide other walls."""
-    feet = np.asarray([1, *(_at(depth, c) for c in polyps.centres)], np.float32)
-    foot = feet[ids[::_STEP, ::_STEP]]
-    return np.where(ids[::_STEP, ::_STEP] > 0, np.clip(depth, 0.65 * foot, 1.1 * foot), depth)
+    feet = np.asarray([1, *(distance_at(depth, c) for c in polyps.centres)], np.float32)
+    foot = feet[ids[::STEP, ::STEP]]
+    return np.where(ids[::STEP, ::STEP] > 0, np.clip(depth, 0.65 * foot, 1.1 * foot), depth)
 
 
 def _stalks(style: Style, rng: np.random.Generator, polyps: Layer) -> tuple[Mask, Field]:
@@ -215,32 +175,6 @@ def _swelling(style: Style, polyps: Layer, rise: Field, vanishing: NDArray[np.fl
     return np.asarray(style["dome"] * np.maximum(dome, 0.45 * rise), np.float32)
 
 
-def _shading(style: Style, depth: Field) -> tuple[Field, Field]:
-    """Light that comes back from a relief, and the cosine between its normal and the view."""
-    side = float(max(depth.shape))
-    y = (np.arange(depth.shape[0], dtype=np.float32)[:, None] - 0.5 * depth.shape[0]) / side
-    x = (np.arange(depth.shape[1], dtype=np.float32)[None, :] - 0.5 * depth.shape[1]) / side
-    dy, dx = np.gradient(depth)
-    dy, dx = dy * side, dx * side
-    # The normal of z(x, y) seen in perspective, up to its length.
-    nz = depth + x * dx + y * dy
-    slope = dx * dx + dy * dy
-    facing = depth / np.sqrt((slope + nz * nz) * (1 + x * x + y * y))
-    # A step from a fold to the wall far behind is no surface.
-    facing = np.where(slope > (_STEEP * side * depth) ** 2, 0.5, facing)
-    # Light that comes back from the wall all around.
-    shade = style["ambient"] + (1 - style["ambient"]) * facing
-    light = shade / (depth * (1 + x * x + y * y)) ** (2 * style["fall_off"])
-    return np.asarray(light, np.float32), np.asarray(facing, np.float32)
-
-
-def _enlarged(field: Field, shape: Shape) -> Field:
-    """A field of the coarse grid at the size of the picture."""
-    size = (field.shape[1] * _STEP, field.shape[0] * _STEP)
-    picture = Image.fromarray(field).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture)[: shape[0], : shape[1]]
-
-
 def _mucosa(
     style: Style, rng: np.random.Generator, shape: Shape, polyp: Field
 ) -> tuple[Field, Mask]:
@@ -255,14 +189,7 @@ def _mucosa(
     colour = base * grain * (1 + polyp * tint)
     patch = style["patches"] * fractal_noise(rng, shape, 70, 3)
     colour = colour + patch * planes([0.3, 1.0, 0.9])
-    if style["vessels"] <= 0:
-        return colour, np.zeros(shape, bool)
-    thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3))
-    thin = np.abs(fractal_noise(rng, shape, style["vessel_scale"], 3))
-    where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1) * (1 - style["bald"] * polyp)
-    lines = np.maximum(np.clip(1 - thick / 0.07, 0, 1), 0.6 * np.clip(1 - thin / 0.08, 0, 1))
-    lines = blur(lines, 0.7) * where
-    return colour * (1 - lines * (style["vessels"] * planes([0.35, 1.0, 0.9]))), lines > 0.25
+    return with_vessels(style, rng, colour, (0.07, 0.08), 1 - style["bald"] * polyp)
 
 
 def _glints(style: Style, rng: np.random.Generator, facing: Field, light: Field) -> Field:
@@ -275,17 +202,17 @@ def _glints(style: Style, rng: np.random.Generator, facing: Field, light: Field)
 
 
 def _polyp_scene(style: Style, rng: np.random.Generator, shape: Shape) -> Scene:
-    coarse = (-(-shape[0] // _STEP), -(-shape[1] // _STEP))
-    depth, vanishing = _tube(style, rng, coarse)
+    coarse = (-(-shape[0] // STEP), -(-shape[1] // STEP))
+    depth, vanishing = tube(style, rng, coarse)
     polyps = _polyps(style, rng, shape, depth)
     stalk, rise = _stalks(style, rng, polyps)
     ids = np.where(polyps.mask, polyps.ids, stalk.astype(np.int32))
-    swelling = _swelling(style, polyps, rise, _STEP * vanishing)[::_STEP, ::_STEP]
-    open_lumen = _enlarged(depth, shape) > 2.5 * np.median(depth)
+    swelling = _swelling(style, polyps, rise, STEP * vanishing)[::STEP, ::STEP]
+    open_lumen = enlarged(depth, shape) > 2.5 * np.median(depth)
     radius = max(polyps.radii, default=0) / max(shape)
     depth = _attached(polyps, ids, depth)
     depth = depth * (1 - np.minimum(2.5 * radius * blur(swelling, 0.7), 0.6))
-    light, facing = (_enlarged(blur(f, 0.6), shape) for f in _shading(style, depth))
+    light, facing = (enlarged(blur(f, 0.6), shape) for f in shading(style, depth))
     # The camera sets its exposure by what it sees.
     light = light / np.percentile(light[::4, ::4], 65)
     soft = blur(ids > 0, 1.5)

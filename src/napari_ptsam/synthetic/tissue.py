@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_ptsam.synthetic.camera import draw_camera_style
-from napari_ptsam.synthetic.endoscope import aperture, overlay, planes, recorded
+from napari_ptsam.synthetic.endoscope import (
+    aperture,
+    draw_frame,
+    overlay,
+    planes,
+    recorded,
+    with_vessels,
+)
 from napari_ptsam.synthetic.fields import Field, Mask, blur, fractal_noise, smooth_noise
 from napari_ptsam.synthetic.layers import (
     Layer,
@@ -64,11 +71,7 @@ def _endoscope_style(rng: np.random.Generator) -> dict[str, float]:
         "wet": float(rng.uniform(1.3, 2.6)),
         "fall_off": float(rng.uniform(0.5, 1.6)),
         "motion": float(rng.uniform(3, 9) if rng.random() < 0.15 else 0.0),
-        "frame": float(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2])),
-        "frame_cut": float(rng.uniform(0.05, 0.28)),
-        "caption": float(rng.random() < 0.4),
-        "box": float(rng.uniform(0.15, 0.35) if rng.random() < 0.3 else 0.0),
-        "narrow_band": float(rng.uniform(0.4, 0.85) if rng.random() < 0.1 else 0.0),
+        **draw_frame(rng),
     }
 
 
@@ -152,14 +155,7 @@ def _mucosa(style: Style, rng: np.random.Generator, shape: Shape) -> tuple[Field
     patch = style["patches"] * fractal_noise(rng, shape, 70, 3)
     fine = style["fine"] * fractal_noise(rng, shape, 4, 2)
     colour = base * (1 + fine) + patch * planes([0.3, 1.0, 0.9])
-    if style["vessels"] <= 0:
-        return colour, np.zeros(shape, bool)
-    thick = np.abs(fractal_noise(rng, shape, 2.2 * style["vessel_scale"], 3))
-    thin = np.abs(fractal_noise(rng, shape, style["vessel_scale"], 3))
-    where = np.clip(smooth_noise(rng, shape, 90) + 0.7, 0, 1)
-    lines = np.maximum(np.clip(1 - thick / 0.09, 0, 1), 0.6 * np.clip(1 - thin / 0.1, 0, 1))
-    lines = blur(lines, 0.7) * where
-    return colour * (1 - lines * (style["vessels"] * planes([0.35, 1.0, 0.9]))), lines > 0.25
+    return with_vessels(style, rng, colour, (0.09, 0.1), 1.0)
 
 
 def _lit(
