@@ -91,8 +91,11 @@ def prefilter(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     if factor <= PREFILTER_FROM:
         return image
     sigma = (factor - 1.0) / 2.0
-    smooth = ndimage.gaussian_filter(image, (sigma, sigma, 0.0), mode="reflect", truncate=_TRUNCATE)
-    return np.asarray(smooth, dtype=np.float32)
+    # The colours of a grey image are three times the same.
+    grey = all(np.array_equal(image[..., 0], image[..., n]) for n in range(1, image.shape[2]))
+    seen = image[..., :1] if grey else image
+    smooth = ndimage.gaussian_filter(seen, (sigma, sigma, 0.0), mode="reflect", truncate=_TRUNCATE)
+    return np.asarray(np.broadcast_to(smooth, image.shape), dtype=np.float32)
 
 
 def plain_view(

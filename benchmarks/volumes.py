@@ -1,0 +1,114 @@
+"""A long stack as a job: memory, and speed against the bare network: ``python -m benchmarks.volumes``.
+
+A 2,000 x 512 x 512 uint16 OME-Zarr image is segmented by the embedded backbone in a process of
+its own. Its peak of resident memory is compared with that before the job, when everything is
+imported and loaded; its planes per second with those of encoder and decoder alone, on views that
+are drawn before. Some five minutes on two idle cores; ``--quick`` takes one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.jobs import peak_mb, train_specialist, write_volume
+from benchmarks.record import RESULTS, circumstances, write_json
+from napari_ptsam.planes import open_planes
+from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane, tile_logits, view_tensors
+from napari_ptsam.specialist import Specialist
+from napari_ptsam.views import plain_view
+from napari_ptsam.volumes import segment_volume
+
+SIDE = 512
+ALLOWED_MB = 1500.0
+REQUIRED_SHARE = 0.85
+
+
+def bare_seconds(specialist: Specialist, source: Path, planes: int) -> float:
+    """Seconds that encoder and decoder take for one plane, with all else done before."""
+    method, backbone, size = specialist.method, specialist.backbone, specialist.backbone.input_size
+    images, spent = open_planes(source), 0.0
+    for number in range(planes + 2):
+        pixels = specialist.normalization.apply(images.read(number))
+        plane = prepare_plane(pixels, specialist.scaling, size)
+        views = [plain_view(plane.plane, size, plane.scale, offset) for offset in plane.offsets]
+        with torch.inference_mode():
+            started = time.perf_counter()
+            for first in range(0, len(views), TILES_AT_ONCE):
+                group = slice(first, first + TILES_AT_ONCE)
+                tiles = method.encode(backbone, view_tensors(backbone, views[group]))
+                list(tile_logits(method, backbone, tiles, plane.offsets[group]))
+            if number >= 2:  # the first ones warm up
+                spent += time.perf_counter() - started
+    return spent / planes
+
+
+def child(prompt_file: Path, source: Path, output: Path, device: str) -> None:
+    """Segment, and print what was measured as JSON."""
+    specialist = Specialist.load(prompt_file, device=device)
+    bare = bare_seconds(specialist, source, 30)
+    idle, started, planes = peak_mb(), time.perf_counter(), 0
+    for step in segment_volume(specialist, source, output):
+        planes = step.done
+    rate = planes / (time.perf_counter() - started)
+    written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    read = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
+    print(
+        json.dumps({
+            "planes": planes,
+            "voxels": planes * SIDE * SIDE,
+            "idle_mb": idle,
+            "above_idle_mb": peak_mb() - idle,
+            "planes_per_second": rate,
+            "bare_planes_per_second": 1 / bare,
+            "share_of_bare_rate": rate * bare,
+            "bytes_read_per_voxel": read / (planes * SIDE * SIDE),
+            "bytes_written_per_voxel": written / (planes * SIDE * SIDE),
+        })
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, write JSON; fail where a requirement is not met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--planes", type=int, default=2000)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scale", default="auto", help="working scale (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="100 planes; writes no JSON")
+    parser.add_argument("--child", type=Path, nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child, options.device)
+        return
+    count = 100 if options.quick else options.planes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prompt = train_specialist(folder / "blobs", options.scale)
+        source = write_volume(folder / "in.zarr", count, SIDE)
+        words = [sys.executable, "-m", "benchmarks.volumes", "--device", options.device, "--child"]
+        done = subprocess.run(
+            [*words, str(prompt), str(source), str(folder / "out.zarr")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"Segmenting failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    for key, value in found.items():
+        print(f"{key:<26}{value:12.3f}")
+    setting = {"device": options.device, "threads": torch.get_num_threads(), "scale": options.scale}
+    if not options.quick:
+        content = found | {"setting": setting, "circumstances": circumstances()}
+        write_json(RESULTS / "volumes.json", content)
+    good = found["above_idle_mb"] < ALLOWED_MB and found["share_of_bare_rate"] >= REQUIRED_SHARE
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
