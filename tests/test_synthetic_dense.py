@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import numpy as np
@@ -88,3 +89,17 @@ def test_polyps_have_nearly_the_hue_of_the_wall() -> None:
             inks = [scene.image[where].mean(0) for where in (polyp, wall)]
             apart.append(np.abs(inks[0] / inks[0].sum() - inks[1] / inks[1].sum()).max())
     assert np.median(apart) < 0.05
+
+
+@pytest.mark.parametrize(
+    "family", (*neuropil.FAMILIES, *phase.FAMILIES, POLYPS), ids=lambda family: family.name
+)
+def test_scenes_are_drawn_quickly(family: Family) -> None:
+    style = family.style(np.random.default_rng(0))
+    times = []
+    for seed in range(3):
+        started = time.process_time()
+        family.render(style, np.random.default_rng(seed), (320, 320))
+        times.append(time.process_time() - started)
+    # Some 0.05 s on one core; ten times that would be another order of work.
+    assert min(times) < 0.5
