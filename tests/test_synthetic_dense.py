@@ -92,7 +92,7 @@ def test_polyps_have_nearly_the_hue_of_the_wall() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", (*neuropil.FAMILIES, *phase.FAMILIES, POLYPS), ids=lambda family: family.name
+    "family", [*neuropil.FAMILIES, *phase.FAMILIES, POLYPS], ids=lambda family: family.name
 )
 def test_scenes_are_drawn_quickly(family: Family) -> None:
     style = family.style(np.random.default_rng(0))
