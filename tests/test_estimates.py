@@ -23,7 +23,7 @@ from napari_ptsam.training.loop import train
 from napari_ptsam.training.presets import TrainingPlan, training_plan
 from napari_ptsam.training.steps import RunContext
 
-NOTHING = Speed(0, 0, 0, 0, weights=0, kept=1, working=0, task_encoder=True)
+NOTHING = Speed(0, 0, 0, 0, weights=0, kept=1, working=0, task_encoder=True, learned=0)
 PLAN = TrainingPlan(
     "test", steps=60, learning_rate=0.05, views_per_image=2, held_out=0.25, evaluate_every=20
 )
@@ -114,18 +114,41 @@ def test_a_backbone_is_measured_once_for_each_way_of_training(
     backbone: Backbone, calls: dict[str, int]
 ) -> None:
     speeds = Speeds()
-    assert speeds.known(backbone, encoder_prompts=False) is None
+    assert speeds.known(backbone) is None
     speed = speeds.of(backbone)
     assert 0 < calls["encode"] <= 5
     assert min(speed.view, speed.encode, speed.decode, speed.step) > 0
     assert speed.weights == sum(p.numel() * 4 for p in backbone.sam.parameters())
     assert speed.task_encoder
+    assert speed.learned == 8 * backbone.decoder_width
     calls.update(encode=0, decode=0)
-    assert speeds.of(backbone) is speed is speeds.known(backbone, encoder_prompts=False)
+    assert speeds.of(backbone) is speed is speeds.known(backbone)
     assert calls == {"encode": 0, "decode": 0}
-    through = speeds.of(backbone, encoder_prompts=True)
+    through = speeds.of(backbone, "ptsam", {"encoder_prompts": 8})
     assert through.kept == 0 < speed.kept
     assert calls["encode"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("lora", {}),
+        ("lora", {"encoder": True}),
+        ("autosam", {}),
+        ("samed", {"rank": 2}),
+        ("ssam", {"text_encoder": "learned"}),
+        ("decoder", {}),
+    ],
+)
+def test_other_methods_are_measured_too(
+    backbone: Backbone, method: str, settings: dict[str, Any]
+) -> None:
+    speed = Speeds().of(backbone, method, settings)
+    built = build_method(method, settings, backbone)
+    assert speed.learned == built.trainable_parameters > 0
+    assert bool(speed.kept) is built.works_on_embeddings
+    assert not speed.task_encoder
+    assert estimate_training(speed, PLAN, 8).seconds > 0
 
 
 def test_the_memory_of_a_large_array_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

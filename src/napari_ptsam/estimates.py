@@ -6,13 +6,15 @@ training plan.
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,8 @@ class Speed:
         machine cannot tell.
     task_encoder
         Whether training starts by looking at each image.
+    learned
+        How many numbers are learned.
     """
 
     view: float
@@ -69,6 +73,7 @@ class Speed:
     kept: int
     working: int | None
     task_encoder: bool
+    learned: int
 
 
 @dataclass(frozen=True)
@@ -91,27 +96,53 @@ class Speeds:
     """Measures each backbone once per device and way of training, and remembers it."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, bool], Speed] = {}
+        self._known: dict[tuple[str, ...], Speed] = {}
 
-    def known(self, backbone: Backbone, *, encoder_prompts: bool) -> Speed | None:
+    def known(
+        self, backbone: Backbone, method: str = "ptsam", settings: Mapping[str, Any] | None = None
+    ) -> Speed | None:
         """What was measured before, None if nothing was."""
-        return self._known.get((backbone.identity, str(backbone.device), encoder_prompts))
+        return self._known.get(_key(backbone, method, settings))
 
-    def of(self, backbone: Backbone, *, encoder_prompts: bool = False) -> Speed:
+    def of(
+        self,
+        backbone: Backbone,
+        method: str = "ptsam",
+        settings: Mapping[str, Any] | None = None,
+        *,
+        encoder_prompts: bool = False,
+    ) -> Speed:
         """The speed of a backbone on its device; measured the first time.
 
         A few calls of the encoder: under a second for the embedded backbone, some ten for a
         ViT-B on a CPU.
 
+        Parameters
+        ----------
+        method
+            How it is trained, see `napari_ptsam.methods`.
+        settings
+            Those that are not to be the method's own.
+        encoder_prompts
+            Short for PTSAM with eight prompts in each encoder block.
+
         Raises
         ------
         OutOfMemoryError
             If not even one view fits.
+        PromptFileError
+            If there is no such method, or it has no such settings.
         """
-        key = backbone.identity, str(backbone.device), encoder_prompts
+        settings = {"encoder_prompts": 8} if encoder_prompts else dict(settings or {})
+        key = _key(backbone, method, settings)
         if key not in self._known:
-            self._known[key] = _measure(backbone, encoder_prompts)
+            self._known[key] = _measure(backbone, build_method(method, settings, backbone))
         return self._known[key]
+
+
+def _key(backbone: Backbone, method: str, settings: Mapping[str, Any] | None) -> tuple[str, ...]:
+    named = json.dumps(settings or {}, sort_keys=True)
+    return backbone.identity, str(backbone.device), method, named
 
 
 def estimate_training(
@@ -156,8 +187,7 @@ def estimate_training(
     return Estimate(seconds, memory)
 
 
-def _measure(backbone: Backbone, encoder_prompts: bool) -> Speed:
-    method = build_method("ptsam", {"encoder_prompts": 8 if encoder_prompts else 0}, backbone)
+def _measure(backbone: Backbone, method: Method) -> Speed:
     method.to(backbone.device)
     view, drawing = _drawn_view(backbone)
     images = view_tensors(backbone, [view])
@@ -177,7 +207,8 @@ def _measure(backbone: Backbone, encoder_prompts: bool) -> Speed:
         weights=sum(p.numel() * p.element_size() for p in backbone.sam.parameters()),
         kept=per_view if method.works_on_embeddings else 0,
         working=peak(),
-        task_encoder=backbone.task_encoder is not None,
+        task_encoder=method.starts_from_prompts and backbone.task_encoder is not None,
+        learned=method.trainable_parameters,
     )
 
 

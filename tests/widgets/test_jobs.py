@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -237,13 +238,29 @@ def test_the_activity_bar_goes_with_the_job(jobs: Jobs, qtbot: QtBot) -> None:
     from napari.utils.progress import progress
 
     before = len(progress._all_instances)
-    with qtbot.waitSignal(jobs.finished, timeout=2000):
-        jobs.run(
-            "Counting",
-            counting([], 3),
-            on_yield=nothing,
-            on_return=nothing,
-            progress=lambda n: (n + 1, 3),
-        )
-        assert len(progress._all_instances) == before + 1
+    go = threading.Event()
+
+    def waiting() -> Generator[int, None, None]:
+        yield 1
+        go.wait(5)
+
+    with qtbot.waitSignal(jobs.finished, timeout=5000):
+        jobs.run("Waiting", waiting, on_yield=nothing, on_return=nothing, progress=lambda n: (n, 3))
+        assert len(progress._all_instances) == before  # most runs are over at once
+        qtbot.waitUntil(lambda: len(progress._all_instances) == before + 1, timeout=3000)
+        (bar,) = (b for b in progress._all_instances if str(b.desc).startswith("Waiting"))
+        assert (bar.n, bar.total) == (1, 3)
+        go.set()
     assert len(progress._all_instances) == before
+
+
+def test_while_a_job_runs_what_was_there_before_is_not_searched_for_garbage(
+    jobs: Jobs, qtbot: QtBot
+) -> None:
+    turn, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    with qtbot.waitSignal(jobs.finished, timeout=2000):
+        jobs.run("Counting", counting([], 3), on_yield=nothing, on_return=nothing)
+        assert gc.get_freeze_count() > frozen + 10_000
+        assert sys.getswitchinterval() < turn
+    assert gc.get_freeze_count() == 0
+    assert sys.getswitchinterval() == turn

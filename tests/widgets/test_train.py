@@ -22,6 +22,7 @@ from napari_ptsam._widgets.preview import COST, PlaneInView, PreviewedPlane, Pre
 from napari_ptsam._widgets.runpanel import _Clock
 from napari_ptsam._widgets.state import PluginState
 from napari_ptsam._widgets.train import TrainSection, expected_text, result_text
+from napari_ptsam._widgets.trainform import list_choices
 from napari_ptsam._widgets.training import Engine, Expected, Request, run_training
 from napari_ptsam._widgets.words import duration, planes, size
 from napari_ptsam.backbones import Backbone
@@ -140,7 +141,7 @@ def test_the_result_equals_that_of_the_library(
     discs: np.ndarray,
     tiny_backbone: Path,
 ) -> None:
-    section.form.seed.setValue(3)
+    section.form.settings.seed.value = 3
     section.train.click()
     finish()
     masks = (discs > 100).astype(np.uint8)
@@ -593,12 +594,52 @@ def test_the_mode_is_handed_on(section: TrainSection, state: PluginState) -> Non
     examples = state.annotations.examples_input()
     assert not section.form.request(examples).encoder_prompts
     section.form.thorough.setChecked(True)
-    section.form.preset.setCurrentIndex(1)
-    section.form.device.setCurrentIndex(1)
+    section.form.settings.length.value = "standard"
+    section.form.settings.device.value = "cpu"
     request = section.form.request(examples)
     assert (request.encoder_prompts, request.preset, request.device) == (True, "standard", "cpu")
     section.form.class_name.setText("  ")
     assert section.form.request(examples).class_name == "object"
+
+
+def test_other_methods_have_their_own_settings_and_estimate(
+    section: TrainSection, state: PluginState
+) -> None:
+    form, settings = section.form, section.form.settings
+    form.set_choices(list_choices())
+    form.thorough.setChecked(True)
+    examples = state.annotations.examples_input()
+    assert form.request(examples).trained() == ("ptsam", {"encoder_prompts": 8})
+    settings.method.value = "lora"
+    assert form.thorough.isHidden()  # a choice of PTSAM's
+    settings["method_rank"].value = 2
+    settings["method_encoder"].value = True
+    request = form.request(examples)
+    assert not request.encoder_prompts
+    assert request.trained() == ("lora", {"rank": 2, "encoder": True, "decoder": True})
+    assert "Learns" in expected_text(section.engine.expected(request))
+    settings.method.value = "ssam"
+    assert "method_rank" not in [widget.name for widget in settings]
+    assert form.request(examples).method_settings["text_encoder"] == "learned"
+    settings.method.value = "autosam"
+    assert form.request(examples).options()["method"] == "autosam"
+    settings.method.value = "ptsam"
+    assert not form.thorough.isHidden()
+
+
+def test_a_specialist_of_another_method_is_trained_and_trained_again(
+    section: TrainSection, state: PluginState, finish: Any
+) -> None:
+    section.form.set_choices(list_choices())
+    section.form.settings.method.value = "autosam"
+    section.train.click()
+    finish()
+    assert state.current.specialist.method.name == "autosam"
+    section.form.settings.method.value = "ptsam"
+    section.again.click()
+    finish()
+    assert state.current.specialist.method.name == "autosam"
+    assert len(state.specialists) == 2
 
 
 def test_advanced_choices_are_folded_away(section: TrainSection) -> None:

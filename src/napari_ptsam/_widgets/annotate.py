@@ -55,8 +55,6 @@ WANTED = 16
 class AnnotateSection(QWidget):
     """Choose the image, paint the object on some planes."""
 
-    title = "Annotate"
-
     def __init__(self, state: PluginState) -> None:
         super().__init__()
         self._state = state

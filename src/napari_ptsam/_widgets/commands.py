@@ -36,8 +36,8 @@ def open_dock(viewer: napari.viewer.Viewer, section: str | None = None) -> Ptsam
     if frame is not None:
         frame.show()
         frame.raise_()
-    if section is not None:
-        dock.show_section(section)
+    if section is not None or not docks:
+        dock.show_section(section or "annotate")
     return dock
 
 

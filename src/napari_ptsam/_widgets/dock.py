@@ -5,35 +5,34 @@ from __future__ import annotations
 import atexit
 import time
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from napari_ptsam._widgets.annotate import AnnotateSection
 from napari_ptsam._widgets.keys import bind_keys
+from napari_ptsam._widgets.later import later
 from napari_ptsam._widgets.layers import RESULT_MARK
 from napari_ptsam._widgets.preview import NAME as PREVIEW
-from napari_ptsam._widgets.segment import SegmentSection
-from napari_ptsam._widgets.specialists import SpecialistsSection
-from napari_ptsam._widgets.state import PluginState
-from napari_ptsam._widgets.train import TITLE as TRAINING
-from napari_ptsam._widgets.train import TrainSection
+from napari_ptsam._widgets.state import SEGMENTING, TRAINING, PluginState
 
 if TYPE_CHECKING:
     import napari.viewer
 
 SECTIONS = {
-    "annotate": AnnotateSection,
-    "train": TrainSection,
-    "segment": SegmentSection,
-    "specialists": SpecialistsSection,
+    "annotate": ("Annotate", "annotate:AnnotateSection"),
+    "train": ("Train", "train:TrainSection"),
+    "segment": ("Segment", "segment:SegmentSection"),
+    "specialists": ("Specialists", "specialists:SpecialistsSection"),
 }
+"""Heading of each step, and where its section is; imported when it is made."""
 
-SEGMENTING = "Segmenting"
-"""Title of the runs that segment layers."""
+NEXT_AFTER_MS = 50
+"""Between the making of two sections, for what else the window has to do."""
 
 SETTLED = 1.0
 """Seconds in which the rows of a step that was opened find their places."""
@@ -49,11 +48,11 @@ class Step(QFrame):
     ----------
     title
         The heading.
-    section
-        What is shown below it.
+    make
+        Makes what is shown below it, when that is first asked for.
     """
 
-    def __init__(self, title: str, section: QWidget) -> None:
+    def __init__(self, title: str, make: Callable[[], QWidget]) -> None:
         super().__init__()
         self.heading = QToolButton()
         self.heading.setText(title)
@@ -63,20 +62,57 @@ class Step(QFrame):
         self.heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.heading.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.heading.setStyleSheet("QToolButton { font-weight: bold; text-align: left; }")
-        self._section = section
+        self._make = make
+        self._section: QWidget | None = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.heading)
-        layout.addWidget(section)
         self.heading.toggled.connect(self.open)
         self.open(False)
+
+    @property
+    def section(self) -> QWidget:
+        """What is shown below the heading."""
+        if self._section is None:
+            self._section = self._make()
+            self._section.setVisible(self.heading.isChecked())
+            self.layout().addWidget(self._section)
+        return self._section
+
+    @property
+    def made(self) -> bool:
+        """Whether the section is there."""
+        return self._section is not None
 
     def open(self, opened: bool = True) -> None:
         """Show the section, or close it."""
         self.heading.setChecked(opened)
         arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
         self.heading.setArrowType(arrow)
-        self._section.setVisible(opened)
+        if opened or self.made:
+            self.section.setVisible(opened)
+
+
+class Sections(Mapping[str, Any]):
+    """The sections of a dock by name, each made when it is first asked for."""
+
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        self._steps = steps
+
+    def __getitem__(self, name: str) -> Any:
+        return self._steps[name].section
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+
+def _made(place: str, state: PluginState) -> QWidget:
+    module, _, name = place.partition(":")
+    section: QWidget = getattr(import_module(f"{__package__}.{module}"), name)(state)
+    return section
 
 
 def _close_at_exit(found: weakref.ref[PtsamDock]) -> None:
@@ -100,15 +136,16 @@ class PtsamDock(QWidget):
     state
         What the steps share.
     sections
-        The steps by name.
+        The steps by name. All are there soon after the dock is shown, one after the other: made
+        at once they would hold up the window.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.setObjectName("PtsamDock")
         self.state = PluginState(viewer)
-        self.sections: dict[str, Any] = {}
         self._steps: dict[str, Step] = {}
+        self.sections = Sections(self._steps)
         self._top: tuple[Step, float] | None = None
         self._scrolling = QTimer(self)
         self._scrolling.setSingleShot(True)
@@ -117,8 +154,9 @@ class PtsamDock(QWidget):
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(4, 4, 4, 4)
         self._layout.setSpacing(4)
-        for number, (name, section) in enumerate(SECTIONS.items(), start=1):
-            self._add(name, number, section(self.state))
+        for number, (name, (title, place)) in enumerate(SECTIONS.items(), start=1):
+            self._steps[name] = Step(f"{number}   {title}", partial(_made, place, self.state))
+            self._layout.addWidget(self._steps[name])
         self._layout.addStretch(1)
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
@@ -136,7 +174,8 @@ class PtsamDock(QWidget):
         atexit.register(_close_at_exit, weakref.ref(self))
         self.state.jobs.started.connect(self._on_started)
         bind_keys(self.state, self.sections)
-        self.show_section("annotate")
+        later(self, self._open_first)
+        later(self, self._make_next, NEXT_AFTER_MS)
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Wide enough for all controls, as tall as there is."""
@@ -178,8 +217,15 @@ class PtsamDock(QWidget):
         if self._top is not None:
             self._scroll.verticalScrollBar().setValue(self._top[0].y())
 
-    def _add(self, name: str, number: int, section: Any) -> None:
-        step = Step(f"{number}   {section.title}", section)
-        self.sections[name] = section
-        self._steps[name] = step
-        self._layout.addWidget(step)
+    def _open_first(self) -> None:
+        if not any(step.heading.isChecked() for step in self._steps.values()):
+            self.show_section("annotate")
+
+    def _make_next(self) -> None:
+        """Make the next section; when all are there, load what trainings need."""
+        missing = [step for step in self._steps.values() if not step.made]
+        if missing:
+            _ = missing[0].section
+            later(self, self._make_next, NEXT_AFTER_MS)
+        else:
+            self.state.load()

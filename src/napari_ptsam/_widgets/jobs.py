@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from napari.utils.notifications import notification_manager, show_error
-from napari.utils.progress import progress as activity_bar
 from qtpy.QtCore import QObject, QThreadPool, Signal, Slot
 from superqt.utils import WorkerBase
 
+from napari_ptsam._widgets.activity import ActivityBar
+from napari_ptsam._widgets.quiet import Quiet
 from napari_ptsam.errors import InputError, OutOfMemoryError, PtsamError
 
 Y = TypeVar("Y")
@@ -257,6 +258,8 @@ class Jobs(QObject):
         may start the next job.
     progressed
         Emitted with what is done and the total, if the job can say.
+    quiet
+        Held while a job runs.
     """
 
     started = Signal(str)
@@ -266,7 +269,8 @@ class Jobs(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._job: Job | None = None
-        self._bar: activity_bar | None = None
+        self._bar: ActivityBar | None = None
+        self.quiet = Quiet()
         self._asides: set[Job] = set()
         # Of its own, so that short work does not wait for a long run where there is one core.
         self._pool = QThreadPool()
@@ -332,7 +336,8 @@ class Jobs(QObject):
         job = Job(title, generator, _Callbacks(yielded, on_return, failed, on_stopped))
         job.ended.connect(self._on_ended)
         self._job = job
-        self._bar = activity_bar(total=0, desc=title)
+        self._bar = ActivityBar(title)
+        self.quiet.begin()
         self.started.emit(title)
         job.start()
         return job
@@ -379,9 +384,7 @@ class Jobs(QObject):
 
     def _advance(self, done: int, total: int) -> None:
         if self._bar is not None:
-            if self._bar.total != total:
-                self._bar.total = total
-            self._bar.update(done - self._bar.n)
+            self._bar.advance(done, total)
         self.progressed.emit(done, total)
 
     @Slot()
@@ -396,6 +399,7 @@ class Jobs(QObject):
         self._asides = {job for job in self._asides if job.running}
 
     def _end_bar(self) -> None:
+        self.quiet.end()
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -22,11 +22,8 @@ def bind_keys(state: PluginState, sections: Mapping[str, Any]) -> None:
     taken = set(keymap)
     bound = []
     for key, (section, button) in KEYS.items():
-        control = getattr(sections.get(section), button, None)
-        if control is None:
-            continue
         try:
-            state.viewer.bind_key(key, _press(control))
+            state.viewer.bind_key(key, _press(sections, section, button))
         except ValueError:
             continue
         bound += [k for k in keymap if k not in taken]
@@ -40,8 +37,8 @@ def bind_keys(state: PluginState, sections: Mapping[str, Any]) -> None:
     state.closing.connect(release)
 
 
-def _press(control: Any) -> Callable[[Any], None]:
+def _press(sections: Mapping[str, Any], section: str, button: str) -> Callable[[Any], None]:
     def press(viewer: Any) -> None:  # noqa: ARG001 (napari's signature)
-        control.click()
+        getattr(sections[section], button).click()
 
     return press

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_ptsam._widgets.curve import Curve
-    from napari_ptsam._widgets.training import Progress
+    from napari_ptsam._widgets.training import Points, Progress
 
 Downloaded = Callable[[], tuple[int, int | None] | None]
 
@@ -38,7 +38,7 @@ class RunPanel(QWidget):
     Attributes
     ----------
     curve
-        Made by `prepare`; None before.
+        Made by `prepare`; None before, when points wait for it.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -47,6 +47,7 @@ class RunPanel(QWidget):
         self.curve: Curve | None = None
         self._downloaded: Downloaded = lambda: None
         self._clock = _Clock()
+        self._waiting: list[tuple[Points, Points]] = []
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(14)
@@ -71,17 +72,22 @@ class RunPanel(QWidget):
         self.setVisible(False)
 
     def prepare(self) -> Curve:
-        """Make the curve: plotting takes a moment to load, and nothing should while training."""
+        """Make the curve; call it once plotting is imported, which takes a moment."""
         if self.curve is None:
             from napari_ptsam._widgets.curve import Curve
 
             self.curve = Curve(self._viewer)
             self._layout.addWidget(self.curve)
+            waiting, self._waiting = self._waiting, []
+            for losses, dice in waiting:
+                self.curve.add(losses, dice)
         return self.curve
 
     def begin(self, downloaded: Downloaded) -> None:
         """A training begins; `downloaded` tells of a download, if there is one."""
-        self.prepare().clear_points()
+        self._waiting.clear()
+        if self.curve is not None:
+            self.curve.clear_points()
         self._downloaded = downloaded
         self._clock = _Clock()
         self.bar.setRange(0, 0)
@@ -103,12 +109,18 @@ class RunPanel(QWidget):
         self._poll.stop()
         self.bar.setRange(0, progress.steps)
         self.bar.setValue(progress.step)
-        if self.curve is not None and (progress.losses or progress.dice):
-            self.curve.add(progress.losses, progress.dice)
+        if progress.losses or progress.dice:
+            self._add(progress.losses, progress.dice)
         if self.stop.isEnabled():
             left = self._clock.left(progress.phase, progress.step, progress.steps)
             text = f"{PHASES[progress.phase]}: {progress.step} of {progress.steps}"
             self.status.setText(text if left is None else f"{text}, {duration(left)} left")
+
+    def _add(self, losses: Points, dice: Points) -> None:
+        if self.curve is None:
+            self._waiting.append((losses, dice))
+        else:
+            self.curve.add(losses, dice)
 
     def say_paused(self, paused: bool) -> None:
         """Show whether it is held."""

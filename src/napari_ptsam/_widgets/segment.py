@@ -58,8 +58,6 @@ class SegmentSection(QWidget):
         What the sections share.
     """
 
-    title = "Segment"
-
     def __init__(self, state: PluginState) -> None:
         super().__init__()
         self._state = state

@@ -24,6 +24,7 @@ from napari_ptsam._widgets.layers import (
     slot,
 )
 from napari_ptsam._widgets.results import Geometry, Look, Result
+from napari_ptsam._widgets.state import SEGMENTING
 from napari_ptsam._widgets.tracking import touched_planes
 from napari_ptsam.errors import PtsamError
 
@@ -118,7 +119,7 @@ class Segmenter(QObject):
         specialist = targets[0][0].entry.specialist
         work = [(target, index) for target, indices in targets for index in indices]
         self.running = self._state.jobs.run(
-            "Segmenting",
+            SEGMENTING,
             partial(segmented, specialist, work),
             on_yield=self._on_plane,
             on_return=lambda _: self._on_over(),

@@ -54,8 +54,6 @@ class SpecialistsSection(QWidget):
         What the sections share.
     """
 
-    title = "Specialists"
-
     def __init__(self, state: PluginState) -> None:
         super().__init__()
         self._state = state

@@ -10,11 +10,15 @@ from psygnal import Signal
 
 from napari_ptsam._widgets.annotations import Annotations
 from napari_ptsam._widgets.jobs import Jobs
+from napari_ptsam._widgets.quiet import load_ahead
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_ptsam.specialist import Specialist
+
+TRAINING, SEGMENTING = "Training", "Segmenting"
+"""Titles of the runs that all of the dock knows of."""
 
 
 @dataclass(eq=False)
@@ -58,6 +62,10 @@ class PluginState:
         Emitted when the list, or an entry of it, changed.
     current_changed
         Emitted with the entry that is now in use, or None.
+    loaded
+        Whether what trainings need is imported.
+    load_finished
+        Emitted when it is.
     closing
         Emitted when the dock goes: listen to the viewer no longer, let go of what takes memory.
         Widgets may be gone already.
@@ -65,6 +73,7 @@ class PluginState:
 
     specialists_changed = Signal()
     current_changed = Signal(object)
+    load_finished = Signal()
     closing = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
@@ -73,6 +82,9 @@ class PluginState:
         self.annotations = Annotations(viewer, self.jobs)
         self.specialists: list[SpecialistEntry] = []
         self._current: SpecialistEntry | None = None
+        self.loaded = False
+        self._loading = False
+        viewer.layers.events.removed.connect(self.jobs.quiet.thaw)
 
     @classmethod
     def of(cls, viewer: Viewer) -> PluginState | None:
@@ -111,9 +123,21 @@ class PluginState:
             self.current = self.specialists[-1] if self.specialists else None
         self.specialists_changed.emit()
 
+    def load(self) -> None:
+        """Import what trainings need, in the background, unless that was done."""
+        if not self._loading:
+            self._loading = True
+            # What cannot be imported is told by the work that needs it.
+            self.jobs.aside(load_ahead, self._on_loaded, lambda _: None)
+
+    def _on_loaded(self, _: None) -> None:
+        self.loaded = True
+        self.load_finished.emit()
+
     def close(self) -> None:
         """Stop what runs and let go of all that takes memory."""
         self.closing.emit()
+        self.viewer.layers.events.removed.disconnect(self.jobs.quiet.thaw)
         self.annotations.close()
         self.jobs.close()
         self.specialists.clear()

@@ -11,9 +11,11 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_ptsam._widgets.history import History
 from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.later import later
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.preview import PlaneInView, PreviewLayer
 from napari_ptsam._widgets.runpanel import RunPanel
+from napari_ptsam._widgets.state import TRAINING
 from napari_ptsam._widgets.trainform import TrainForm, list_choices
 from napari_ptsam._widgets.training import Engine, Expected, Progress, Request, run_training
 from napari_ptsam._widgets.words import duration, planes, size
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.specialist import Specialist
 
-TITLE = "Training"
 SETTLED_MS = 400
 """How long nothing changes before an estimate is made."""
 
@@ -35,8 +36,6 @@ _DEVICES = {"cpu": "on this computer's processor", "cuda": "on the graphics card
 
 class TrainSection(QWidget):
     """Train a specialist, and watch it learn."""
-
-    title = "Train"
 
     def __init__(self, state: PluginState) -> None:
         super().__init__()
@@ -93,6 +92,7 @@ class TrainSection(QWidget):
         state.jobs.started.connect(self.refresh)
         state.jobs.finished.connect(self.refresh)
         state.current_changed.connect(self.refresh)
+        state.load_finished.connect(self._make_curve)
         state.closing.connect(self._release)
         for event in self._viewer_events():
             event.connect(self._follow)
@@ -154,7 +154,7 @@ class TrainSection(QWidget):
     def _differs(self, request: Request) -> bool:
         """Whether something was changed since."""
         now = self._request()
-        same = ("backbone", "device", "encoder_prompts", "preset")
+        same = ("backbone", "device", "encoder_prompts", "preset", "method", "method_settings")
         return now.examples["planes"] != request.examples["planes"] or any(
             getattr(now, name) != getattr(request, name) for name in same
         )
@@ -169,8 +169,15 @@ class TrainSection(QWidget):
 
     def _on_settled(self) -> None:
         if self.isVisible():
-            self.run.prepare()
+            self._make_curve()
             self.refresh_estimate()
+
+    def _make_curve(self) -> None:
+        """Now, or once plotting is imported."""
+        if self._state.loaded:
+            later(self, self.run.prepare)
+        else:
+            self._state.load()
 
     def _on_annotations(self) -> None:
         self.refresh()
@@ -194,7 +201,7 @@ class TrainSection(QWidget):
         try:
             request = self._request(start_from)
             self._job = self._state.jobs.run(
-                TITLE,
+                TRAINING,
                 lambda: run_training(request, self.engine, self._plane, stop),
                 on_yield=self._on_progress,
                 on_return=self._on_trained,
@@ -207,11 +214,16 @@ class TrainSection(QWidget):
             return
         self._stop = stop
         self.run.begin(lambda: self.engine.downloaded)
+        self._make_curve()
         self._image = self._state.annotations.image
-        if self._image is not None:
-            self._preview.begin(self._image)
         self._follow()
         self.refresh()
+        # Apart, as napari takes a moment to add a layer.
+        later(self, self._begin_preview)
+
+    def _begin_preview(self) -> None:
+        if self._image is not None:
+            self._preview.begin(self._image)
 
     def stop(self) -> None:
         """End the training; what was best so far is kept."""
@@ -279,7 +291,8 @@ def expected_text(expected: Expected) -> str:
     text = f"Takes up to {duration(expected.estimate.seconds)}"
     if expected.estimate.memory is not None:
         text += f" and {size(expected.estimate.memory)} of memory"
-    return f"{text} {where}."
+    learned = "" if expected.learned is None else f" Learns {expected.learned:,} numbers."
+    return f"{text} {where}.{learned}"
 
 
 def result_text(record: dict[str, Any]) -> str:

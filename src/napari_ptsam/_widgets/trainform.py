@@ -15,31 +15,24 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QRadioButton,
     QSizePolicy,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_ptsam._widgets.training import Request
+from napari_ptsam._widgets.trainsettings import (
+    PTSAM,
+    MethodChoice,
+    TrainSettings,
+    list_methods,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_ptsam.specialist import Specialist
 
-PRESETS = {
-    "quick": "Quick (150 steps)",
-    "standard": "Longer (500 steps, twice)",
-    "paper": "As published (20,000 steps)",
-}
-PRESET_TIPS = (
-    "Good for a first look, and often good enough.",
-    "Takes longer, and in the end learns from all annotated planes.",
-    "The published method, step by step. Takes hours; no planes are kept out, so that no Dice "
-    "to expect is told.",
-)
-DEVICES = {"auto": "Automatic", "cpu": "Processor", "cuda": "Graphics card", "mps": "Apple GPU"}
 OWN_FILE = "A file of your own ..."
 
 
@@ -55,8 +48,11 @@ class BackboneChoice:
 EMBEDDED = BackboneChoice("embedded", "Small SAM (in this plugin)", "Needs no download.")
 
 
-def list_choices() -> list[BackboneChoice]:
-    """The models that are known by name; imports torch, so not for the GUI thread."""
+def list_choices() -> tuple[list[BackboneChoice], list[MethodChoice]]:
+    """The models that are known by name, and the ways to train them.
+
+    Imports torch, so not for the GUI thread.
+    """
     from napari_ptsam.backbones import list_backbones
     from napari_ptsam.backbones.download import local_file
 
@@ -66,7 +62,7 @@ def list_choices() -> list[BackboneChoice]:
         tip = f"{spec.title}. {spec.description} Licence: {spec.licence}."
         title = EMBEDDED.title if spec.name == EMBEDDED.name else spec.title
         choices.append(BackboneChoice(spec.name, title if there else f"{title} (download)", tip))
-    return choices
+    return choices, list_methods()
 
 
 class TrainForm(QWidget):
@@ -85,8 +81,8 @@ class TrainForm(QWidget):
         self._files: list[Path] = []
         self._make_controls()
         self._lay_out()
-        for combo in (self.backbone, self.preset, self.device):
-            combo.currentIndexChanged.connect(self.changed)
+        self.backbone.currentIndexChanged.connect(self.changed)
+        self.settings.changed.connect(self._on_settings)
         self.backbone.activated.connect(self._on_backbone)
         self.modes.buttonToggled.connect(self._on_mode)
         self.advanced.toggled.connect(self._on_advanced)
@@ -97,7 +93,7 @@ class TrainForm(QWidget):
         self.class_name.setMaxLength(60)
         self.class_name.setToolTip("What you painted, such as nucleus. Names the specialist.")
         self.backbone = _combo("The model that is taught. It is not changed by training.")
-        self.set_choices([EMBEDDED])
+        self.set_backbones([EMBEDDED])
         self.fast = QRadioButton("Fast (2,048 numbers)")
         self.fast.setToolTip(
             "Teaches the part of the model that draws masks. The images are looked at once, "
@@ -118,38 +114,27 @@ class TrainForm(QWidget):
         self.advanced.setAutoRaise(True)
         self.advanced.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.advanced.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.preset = _combo("How long to train.")
-        for (name, text), tip in zip(PRESETS.items(), PRESET_TIPS, strict=True):
-            self.preset.addItem(text, name)
-            self.preset.setItemData(self.preset.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.device = _combo("What to compute on.")
-        for name, text in DEVICES.items():
-            self.device.addItem(text, name)
-        self.seed = QSpinBox()
-        self.seed.setRange(0, 2**31 - 1)
-        self.seed.setToolTip(
-            "Decides all that is random. The same seed, planes and settings give the same "
-            "specialist."
-        )
+        self.settings = TrainSettings()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Object", self.class_name)
         form.addRow("Model", self.backbone)
-        self.more = QWidget()
-        more = QFormLayout(self.more)
-        more.setContentsMargins(12, 0, 0, 0)
-        more.addRow("Length", self.preset)
-        more.addRow("Compute on", self.device)
-        more.addRow("Seed", self.seed)
+        self.more: QWidget = self.settings.native
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         for widget in (self.fast, self.thorough, self.advanced, self.more):
             layout.addWidget(widget)
 
-    def set_choices(self, choices: list[BackboneChoice]) -> None:
+    def set_choices(self, choices: tuple[list[BackboneChoice], list[MethodChoice]]) -> None:
+        """Offer these models and methods; the chosen ones stay."""
+        backbones, methods = choices
+        self.set_backbones(backbones)
+        self.settings.offer(methods)
+
+    def set_backbones(self, choices: list[BackboneChoice]) -> None:
         """Offer these models; the chosen one stays."""
         chosen = self.backbone.currentData() or EMBEDDED.name
         with QSignalBlocker(self.backbone):
@@ -183,16 +168,27 @@ class TrainForm(QWidget):
             A specialist to go on from. Its model and mode are used again.
         """
         name = self.class_name.text().strip() or "object"
+        settings, anew = self.settings, start is None
         return Request(
             examples=examples,
             backbone=self.backbone.currentData() or EMBEDDED.name,
-            device=self.device.currentData(),
-            encoder_prompts=start is None and self.thorough.isChecked(),
-            preset=self.preset.currentData(),
-            seed=self.seed.value(),
+            device=settings.device.value,
+            encoder_prompts=anew and self._has_modes() and self.thorough.isChecked(),
+            preset=settings.length.value,
+            seed=settings.seed.value,
             class_name=name,
             start_from=start,
+            method=settings.method.value if anew else PTSAM.name,
+            method_settings=settings.method_settings if anew else {},
         )
+
+    def _has_modes(self) -> bool:
+        return bool(self.settings.method.value == PTSAM.name)
+
+    def _on_settings(self) -> None:
+        for button in (self.fast, self.thorough):
+            button.setVisible(self._has_modes())
+        self.changed.emit()
 
     def _on_mode(self, _: QRadioButton, checked: bool) -> None:
         if checked:

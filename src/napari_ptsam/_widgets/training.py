@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from napari_ptsam.estimates import Estimate, Speeds
     from napari_ptsam.specialist import Specialist, TrainStep
 
-SHOWN_EVERY = 0.05
-"""Seconds between two messages to the window, at least: a fast device does many steps in it."""
+SHOWN_EVERY = 0.25
+"""Seconds between two messages to the window, at least: each has it drawn anew."""
 
 LOOKED_AT = 4
 """Annotated planes that an estimate looks at to find the working scale."""
+
+ENCODER_PROMPTS = 8
+"""In each block, where the encoder has prompts."""
 
 Points = tuple[tuple[int, float], ...]
 
@@ -38,7 +41,9 @@ class Request:
     backbone, device, encoder_prompts, preset, seed, class_name
         As in `Specialist.train_steps`.
     start_from
-        The specialist to go on from, None to start anew.
+        The specialist to go on from, None to start anew; its method is used again.
+    method, method_settings
+        As in `Specialist.train_steps`.
     """
 
     examples: Mapping[str, Any]
@@ -49,11 +54,24 @@ class Request:
     seed: int = 0
     class_name: str = "object"
     start_from: Specialist | None = None
+    method: str = "ptsam"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `Specialist.train_steps`, but for the backbone."""
-        named = ("encoder_prompts", "preset", "seed", "class_name", "start_from")
+        named = ["preset", "seed", "class_name", "start_from"]
+        if self.start_from is None:
+            named += ["encoder_prompts", "method"]
+            named += ["method_settings"] if self.method_settings else []
         return {**self.examples, **{name: getattr(self, name) for name in named}}
+
+    def trained(self) -> tuple[str, dict[str, Any]]:
+        """Name and settings of the method."""
+        if self.start_from is not None:
+            return self.start_from.method.name, self.start_from.method.settings_dict
+        if self.encoder_prompts:
+            return self.method, {"encoder_prompts": ENCODER_PROMPTS}
+        return self.method, dict(self.method_settings)
 
 
 @dataclass(frozen=True)
@@ -83,11 +101,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a training would cost, or the size of the download that it needs first."""
+    """What a training would cost, or the size of the download that it needs first.
+
+    Attributes
+    ----------
+    learned
+        How many numbers are learned.
+    """
 
     estimate: Estimate | None
     download: int | None = None
     device: str = "cpu"
+    learned: int | None = None
 
 
 @dataclass
@@ -187,11 +212,10 @@ class Engine:
             backbone = self.backbone(request.backbone, request.device)
         else:
             backbone = start.backbone
-        through = not start.method.works_on_embeddings if start else request.encoder_prompts
-        plan = training_plan(request.preset, encoder_prompts=through, seed=request.seed)
         with self._lock:
             self._speeds = self._speeds or Speeds()
-            speed = self._speeds.of(backbone, encoder_prompts=through)
+            speed = self._speeds.of(backbone, *request.trained())
+        plan = training_plan(request.preset, encoder_prompts=not speed.kept, seed=request.seed)
         images = len(request.examples["planes"])
         estimate = estimate_training(
             speed,
@@ -200,7 +224,7 @@ class Engine:
             tiles=_tiles(request, backbone),
             known=min(images, self._known.get(backbone.identity, 0)),
         )
-        return Expected(estimate, None, backbone.device.type)
+        return Expected(estimate, None, backbone.device.type, speed.learned)
 
     def note_trained(self, backbone: Backbone, images: int) -> None:
         """Say that the embeddings of so many images are there."""
@@ -256,7 +280,7 @@ def run_training(
     Yields
     ------
     Progress
-        At most some twenty a second.
+        At most some four a second.
 
     Raises
     ------

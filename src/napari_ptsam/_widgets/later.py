@@ -1,0 +1,26 @@
+"""Calls that wait, and are forgotten with the object that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtpy.QtCore import QObject, QTimer
+
+
+def later(owner: QObject, slot: Callable[[], object], ms: int = 0) -> None:
+    """Call `slot` from the event loop, unless `owner` is gone by then.
+
+    Parameters
+    ----------
+    owner
+        Lives in the GUI thread.
+    slot
+        What to call.
+    ms
+        Milliseconds from now; with 0 as soon as what waits is done.
+    """
+    timer = QTimer(owner)
+    timer.setSingleShot(True)
+    timer.timeout.connect(slot)
+    timer.timeout.connect(timer.deleteLater)
+    timer.start(ms)
