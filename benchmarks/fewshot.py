@@ -11,7 +11,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
 from napari_ptsam.baselines.forest import ForestBaseline
+from napari_ptsam.benchmark.pool import Annotated
 from napari_ptsam.demo_picture import Comparison, save_comparison
 from napari_ptsam.examples import load_examples
 from napari_ptsam.labels import read_labels
@@ -82,22 +82,13 @@ def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predicto
     return lambda image: classify(normalization.apply(image)) >= 0.5
 
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """A test image as it is stored, and its mask HxW."""
-
-    key: str
-    image: NDArray[Any]
-    truth: NDArray[np.bool_]
-
-
-def read_test_images(data_set: data.DataSet) -> Iterator[AnnotatedImage]:
+def read_test_images(data_set: data.DataSet) -> Iterator[Annotated]:
     """Read the test images, one at a time."""
     images, masks = open_planes(data_set.test_images), open_planes(data_set.test_masks)
     places = {key: i for i, key in enumerate(masks.keys)}
     for i in data_set.test_planes or range(len(images)):
         key = images.keys[i]
-        yield AnnotatedImage(key, images.read(i), read_labels(masks, places[key]) > 0)
+        yield Annotated(key, images.read(i), read_labels(masks, places[key]) > 0)
 
 
 def run_cell(

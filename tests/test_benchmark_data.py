@@ -343,3 +343,12 @@ def test_published_addresses_are_unpacked_by_patterns_that_take_nothing_else() -
     assert (
         re.fullmatch(published.find_published("emps").images, "emps-main/headerimage.png") is None
     )
+
+
+def test_a_study_of_few_images_draws_splits_that_one_of_more_can_share(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "data" / "mine", [f"c{i}" for i in range(20)])
+    config = study(tmp_path, DataConfig("mine", folder="mine"))
+    few = opened(config).splits
+    more = opened(replace(config, sizes=(2, 16, 64))).splits
+    assert more == few
+    assert len(few.training(0, 64)) == 16

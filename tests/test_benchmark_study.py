@@ -394,7 +394,7 @@ def test_the_papers_study_is_its_whole_table(paper_study: Path) -> None:
     assert config.training.preset == "paper"
 
 
-@pytest.mark.parametrize("name", ["paper", "ablation", "reduced"])
+@pytest.mark.parametrize("name", ["paper", "ablation", "reduced", "rates"])
 def test_every_committed_study_names_methods_that_there_are(
     name: str, paper_study: Path, tiny_backbone: Path
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_ptsam.errors import InputError
+
 
 class Predictor(Protocol):
     """What a baseline has learned."""
@@ -62,4 +64,10 @@ class Baseline(Protocol):
         """
 
 
-__all__ = ["Baseline", "Predictor"]
+def check_pairs(name: str, images: Sequence[object], masks: Sequence[object]) -> None:
+    """Raise `InputError` unless there are images, and as many masks."""
+    if not images or len(images) != len(masks):
+        raise InputError(f"{name} got {len(images)} images and {len(masks)} masks; give as many.")
+
+
+__all__ = ["Baseline", "Predictor", "check_pairs"]

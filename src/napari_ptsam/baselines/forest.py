@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skimage.feature import multiscale_basic_features
 from skimage.future import TrainableSegmenter
 
-from napari_ptsam.baselines import Predictor
+from napari_ptsam.baselines import Predictor, check_pairs
 from napari_ptsam.errors import InputError
 
 
@@ -80,11 +80,7 @@ class ForestBaseline:
         """
         if self.missing is not None:
             raise InputError(f"{self.missing}.")
-        if not images or len(images) != len(masks):
-            raise InputError(
-                f"The pixel classifier got {len(images)} images and {len(masks)} masks; give as "
-                "many."
-            )
+        check_pairs("The pixel classifier", images, masks)
         ensemble: Any = import_module("sklearn.ensemble")
         forest = ensemble.RandomForestClassifier(
             n_estimators=self.trees, min_samples_leaf=2, n_jobs=self.jobs, random_state=seed

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from napari_ptsam.baselines import Predictor
+from napari_ptsam.baselines import Predictor, check_pairs
 from napari_ptsam.errors import InputError, TrainingError
 
 DATASET = "1"
@@ -82,10 +82,7 @@ class NnUnetBaseline:
             If nnU-Net ends with an error; the text has its last words.
         """
         run = _Programs(self)
-        if not images or len(images) != len(masks):
-            raise InputError(
-                f"nnU-Net got {len(images)} images and {len(masks)} masks; give as many."
-            )
+        check_pairs("nnU-Net", images, masks)
         if self.folder.exists() and any(self.folder.iterdir()):
             raise InputError(
                 f"The folder {self.folder} is not empty; nnU-Net needs one of its own."

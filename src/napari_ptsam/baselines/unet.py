@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_ptsam.baselines import Predictor
+from napari_ptsam.baselines import Predictor, check_pairs
 from napari_ptsam.devices import choose_device, computing
 from napari_ptsam.errors import InputError
 from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
@@ -85,10 +85,7 @@ class UNetBaseline:
         OutOfMemoryError
             If the device's memory is full.
         """
-        if not images or len(images) != len(masks):
-            raise InputError(
-                f"The U-Net got {len(images)} images and {len(masks)} masks; give as many."
-            )
+        check_pairs("The U-Net", images, masks)
         device = choose_device(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

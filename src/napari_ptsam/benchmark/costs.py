@@ -220,7 +220,7 @@ class _Timing:
 
     def _probe(self, method: MethodConfig) -> tuple[float, float] | None:
         """Seconds of a training (of a forest: for each image), and of a prediction."""
-        device = str(self.backbone.device)
+        device = self.backbone.device.type
         baseline = make_baseline(method, Path(), device, Scaling(None))
         if baseline.missing is not None or not isinstance(baseline, ForestBaseline | UNetBaseline):
             return None

@@ -86,7 +86,9 @@ def open_data(
     splits = stored_splits(config, data)
     if splits is None:
         given = None if test is None else test.keys
-        splits = draw_splits(train.keys, config.splits, config.sizes[-1], config.split_seed, given)
+        splits = draw_splits(
+            train.keys, config.splits, max(DRAWN, config.sizes[-1]), config.split_seed, given
+        )
         write_splits(split_file(config, data), splits)
     for names in splits.train:
         train.numbers(names)

@@ -207,8 +207,7 @@ def why_unable(method: MethodConfig, backbone: Backbone, folder: Path) -> str | 
         If there is no such method, or it has no such settings.
     """
     if method.baseline:
-        device = str(backbone.device)
-        return make_baseline(method, folder, device, Scaling(None)).missing
+        return make_baseline(method, folder, backbone.device.type, Scaling(None)).missing
     try:
         made = build_method(method.method, dict(method.settings), backbone)
     except PtsamError as error:

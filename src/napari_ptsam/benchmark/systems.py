@@ -182,7 +182,7 @@ def _learn_baseline(method: MethodConfig, task: Task) -> Generator[TrainStep, No
         normalization=Normalization(),
     )
     scaling = working_scale(task.training.scale, examples, task.backbone)
-    device = str(task.backbone.device)
+    device = task.backbone.device.type  # nnU-Net knows no numbers of devices
     home = task.scratch / "baseline"
     # What an earlier try left: nnU-Net wants a folder of its own.
     shutil.rmtree(home, ignore_errors=True)
