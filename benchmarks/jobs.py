@@ -45,11 +45,11 @@ def write_volume(path: Path, count: int, side: int) -> Path:
     return path
 
 
-def train_specialist(path: Path, scale: float | str = "auto") -> Path:
+def train_specialist(path: Path, scale: float | str = "auto", steps: int = 60) -> Path:
     """A specialist for the blobs, after a short training."""
     images = np.stack(list(planes_of(6, 256)))
     truth = np.stack([ndimage.gaussian_filter(p.astype(float), 2) > 30_000 for p in images])
-    return Specialist.train(images, truth, preset="quick", steps=60, scale=scale).save(path)
+    return Specialist.train(images, truth, preset="quick", steps=steps, scale=scale).save(path)
 
 
 def peak_mb() -> float:

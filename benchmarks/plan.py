@@ -62,8 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     content = json.loads(options.measured.read_text(encoding="utf-8"))
     machine = content["circumstances"]["machine"]
-    print(f"Measured on {machine['processor']}, {machine['cores']} cores, "
-          f"device {content['setting']['device']}, {content['circumstances']['date']}.\n")  # fmt: skip
+    device, date = content["setting"]["device"], content["circumstances"]["date"]
+    print(f"Measured on {machine['processor']}, {machine['cores']} cores, {device}, {date}.\n")
     print("| figure | value |\n|---|---|")
     for name, value in plan(content, options).items():
         print(f"| {name} | {value:,.4g} |")

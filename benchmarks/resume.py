@@ -37,7 +37,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prompt = train_specialist(folder / "blobs")
+        prompt = train_specialist(folder / "blobs", steps=2)
         source = write_volume(folder / "in.zarr", planes, 256)
         started = time.perf_counter()
         subprocess.run(command(prompt, source, folder / "whole.zarr"), check=True)

@@ -1,4 +1,4 @@
-"""A long stack as a job: memory, and speed against the bare network: ``python -m benchmarks.volumes``.
+"""Memory and speed of a job on a long stack: ``python -m benchmarks.volumes``.
 
 A 2,000 x 512 x 512 uint16 OME-Zarr image is segmented by the embedded backbone in a process of
 its own. Its peak of resident memory is compared with that before the job, when everything is
@@ -90,7 +90,7 @@ def main() -> None:
     count = 100 if options.quick else options.planes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prompt = train_specialist(folder / "blobs", options.scale)
+        prompt = train_specialist(folder / "blobs", options.scale, steps=2)
         source = write_volume(folder / "in.zarr", count, SIDE)
         words = [sys.executable, "-m", "benchmarks.volumes", "--device", options.device, "--child"]
         done = subprocess.run(

@@ -153,7 +153,7 @@ def ome_description(part: Part, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     document.addimage(
         dtype,
         (*leading, *shape),
-        (part.count, 1, 1, *shape, 1),
+        (part.count, 1, 1, shape[0], shape[1], 1),
         axes=axes + "YX",
         Name=part.key,
         **scale,

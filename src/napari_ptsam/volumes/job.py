@@ -284,7 +284,7 @@ def _canonical(values: Any) -> str:
 
 
 class Done:
-    """The record of finished chunks: one line each, on disk before anyone relies on it.
+    """The record of finished chunks, one line each.
 
     Parameters
     ----------
@@ -311,10 +311,11 @@ class Done:
     def add(self, stage: str, number: int) -> None:
         """Record a chunk whose files are complete."""
         self._file.write(f"{stage} {number}\n")
+        # Not waiting for the disk: a line that a power cut takes is a chunk computed again.
         self._file.flush()
-        os.fsync(self._file.fileno())
         self.of(stage).add(number)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Wait until the disk has the record, and let go of it."""
+        os.fsync(self._file.fileno())
         self._file.close()
