@@ -319,7 +319,8 @@ def test_splits_that_test_on_training_images_are_refused(tmp_path: Path) -> None
 def test_a_set_that_cannot_be_downloaded_is_a_reason_to_skip(
     tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_ptsam.benchmark.run import CellEnd, Choice, prepare, run_benchmark
+    from napari_ptsam.benchmark.run import CellEnd, run_benchmark
+    from napari_ptsam.benchmark.study import Choice, prepare
 
     def refuse(*args: object) -> Path:
         raise DownloadError("no connection to the moon")

@@ -21,7 +21,8 @@ from napari_ptsam.benchmark import run as running
 from napari_ptsam.benchmark.config import Cell, read_config
 from napari_ptsam.benchmark.datasets import data_folder, stored_splits
 from napari_ptsam.benchmark.report import write_report
-from napari_ptsam.benchmark.run import CellEnd, CellStep, Choice, Study, prepare, run_benchmark
+from napari_ptsam.benchmark.run import CellEnd, CellStep, run_benchmark
+from napari_ptsam.benchmark.study import Choice, Study, prepare, why_unable
 from napari_ptsam.cli import main
 from napari_ptsam.errors import TrainingError
 
@@ -402,7 +403,7 @@ def test_every_committed_study_names_methods_that_there_are(
 
     config, backbone = read_config(paper_study / f"{name}.toml"), load_backbone(tiny_backbone)
     for method in config.methods:
-        running.why_unable(method, backbone, Path())
+        why_unable(method, backbone, Path())
 
 
 def test_the_reduced_studys_splits_are_committed_and_keep_the_test_folder_apart(

@@ -23,8 +23,8 @@ from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, DataConfig, Met
 from napari_ptsam.benchmark.datasets import DataSet, open_data
 from napari_ptsam.benchmark.published import SOURCE, find_published
 from napari_ptsam.benchmark.results import Result, Results, Status
-from napari_ptsam.benchmark.run import backbone_name
 from napari_ptsam.benchmark.splits import TEST_SHARE
+from napari_ptsam.benchmark.study import backbone_name
 from napari_ptsam.benchmark.systems import make_baseline
 from napari_ptsam.devices import choose_device
 from napari_ptsam.estimates import Speeds, estimate_training

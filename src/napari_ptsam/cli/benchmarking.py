@@ -13,15 +13,8 @@ from napari_ptsam.benchmark.costs import Cost, Extent, estimate, extents, planne
 from napari_ptsam.benchmark.datasets import DataSet, data_folder, open_data, stored_splits
 from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.results import Result, Results, Status
-from napari_ptsam.benchmark.run import (
-    CellEnd,
-    CellStep,
-    Choice,
-    Study,
-    open_cells,
-    prepare,
-    run_benchmark,
-)
+from napari_ptsam.benchmark.run import CellEnd, CellStep, run_benchmark
+from napari_ptsam.benchmark.study import Choice, Study, open_cells, prepare
 from napari_ptsam.errors import PtsamError
 from napari_ptsam.progress import Progress
 
