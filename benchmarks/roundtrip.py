@@ -77,8 +77,9 @@ def checks(output: Path, expected: dict[str, Any], version: str) -> dict[str, bo
         pixels = group["0"] if output.suffix == ".zarr" else tifffile.imread(output)
         steps = [expected["scale"][axis][0] for axis in expected["axes"]]
         layer = ViewerModel().add_labels(pixels, scale=steps)
+        # Between the middles of the first and the last pixel.
         size = layer.extent.world[1] - layer.extent.world[0]
-        found["napari"] = bool(np.allclose(size, np.multiply(shape, steps)))
+        found["napari"] = bool(np.allclose(size, np.multiply(np.subtract(shape, 1), steps)))
     except ImportError:
         print("napari is not installed, so it was not asked")
     return found
