@@ -122,14 +122,17 @@ class Backbone:
             Encoder prompts, depth x n x width (PTSAM, section 3.2), or None.
         """
         encoder = self.sam.image_encoder
-        if isinstance(encoder, EmbeddedEncoder):
-            return cast(Embedding, encoder(images, prompts))
         kind = half_precision(self.device)
         # Gradients of half-precision floats vanish without scaling; bfloat16's range is float32's.
         usable = kind is not None and not (kind == torch.float16 and torch.is_grad_enabled())
         with torch.autocast(self.device.type, kind, enabled=usable):
-            embedding = encode_vit(cast(ImageEncoderViT, encoder), images, prompts)
-        return (embedding.float(),)
+            if isinstance(encoder, EmbeddedEncoder):
+                # The order in which convolutions of 16-bit numbers are quickest.
+                order = torch.channels_last if usable else torch.contiguous_format
+                levels = encoder(images.contiguous(memory_format=order), prompts)
+            else:
+                levels = (encode_vit(cast(ImageEncoderViT, encoder), images, prompts),)
+        return tuple(level.float().contiguous() for level in levels)
 
     def decode(
         self, embedding: Embedding, prompts: Tensor, mask_index: int = DEFAULT_MASK_INDEX
