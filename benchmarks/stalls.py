@@ -38,6 +38,9 @@ NAMED_MS = 50.0
 """Pauses from here on are named in the summary."""
 
 PLUGIN = "/napari_ptsam/"
+BY_THE_PLUGIN = ("plugin", "lock")
+"""Causes that are the plugin's: what it does in the GUI thread, and its work in others."""
+
 OWN = ("/benchmarks/",)
 DEPTH = 6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Image
 from napari.utils.notifications import notification_manager
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from pytestqt.qtbot import QtBot
-from qtpy.QtWidgets import QAbstractButton, QComboBox
+from qtpy.QtCore import QEvent, QPoint
+from qtpy.QtGui import QHelpEvent
+from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QToolTip
 
 from napari_ptsam._widgets.annotate import AnnotateSection
+from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.state import PluginState
 
@@ -249,3 +254,17 @@ def test_every_control_has_a_tooltip_and_is_reached_by_the_keyboard(
 
 def test_the_step_fits_into_300_pixels(painting: AnnotateSection) -> None:
     assert painting.minimumSizeHint().width() <= 280
+
+
+def test_a_long_layer_name_is_told_in_full(windowless: ViewerModel, qtbot: QtBot) -> None:
+    name = "deconvolved stack of the second experiment, left hemisphere, <channel 2>"
+    windowless.add_image(np.zeros((4, 4)), name=name)
+    choice = LayerChoice(windowless, Image, "none")
+    choice.setToolTip("The image.")
+    choice.setFixedWidth(120)
+    qtbot.addWidget(choice)
+    choice.setCurrentIndex(0)
+    choice.show()
+    QApplication.sendEvent(choice, QHelpEvent(QEvent.Type.ToolTip, QPoint(5, 5), QPoint(5, 5)))
+    assert QToolTip.text() == f"<b>{escape(name)}</b><br>The image."
+    choice.release()

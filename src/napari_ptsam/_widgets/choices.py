@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QToolTip
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -70,6 +71,15 @@ class LayerChoice(QComboBox):
                 self.setItemData(number, layer.name, Qt.ItemDataRole.ToolTipRole)
                 layer.events.name.connect(self.refresh)
             self.layer = chosen
+
+    def event(self, event: QEvent) -> bool:
+        """Tell the name of the chosen layer along with what the list is for."""
+        layer = self.layer
+        if event.type() == QEvent.Type.ToolTip and layer is not None:
+            text = f"<b>{escape(layer.name)}</b><br>{escape(self.toolTip())}"
+            QToolTip.showText(event.globalPos(), text, self)
+            return True
+        return super().event(event)
 
     def release(self) -> None:
         """Listen to the viewer no longer."""

@@ -86,7 +86,7 @@ class TrainSection(QWidget):
         self.again.clicked.connect(self._on_again)
         self.run.stop.clicked.connect(self.stop)
         self.run.pause.clicked.connect(self._on_pause)
-        self.form.changed.connect(self._settled.start)
+        self.form.changed.connect(self._on_form)
         self._settled.timeout.connect(self._on_settled)
         state.annotations.changed.connect(self._on_annotations)
         state.jobs.started.connect(self.refresh)
@@ -178,6 +178,11 @@ class TrainSection(QWidget):
             later(self, self.run.prepare)
         else:
             self._state.load()
+
+    def _on_form(self) -> None:
+        if self.estimate.text():
+            self.estimate.setText("Estimating ...")  # what was said is no longer so
+        self._settled.start()
 
     def _on_annotations(self) -> None:
         self.refresh()
