@@ -29,7 +29,6 @@ from napari_ptsam.benchmark.systems import make_baseline
 from napari_ptsam.devices import choose_device
 from napari_ptsam.estimates import Speeds, estimate_training
 from napari_ptsam.examples import load_examples
-from napari_ptsam.methods import build_method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.specialist import working_scale
 from napari_ptsam.tiling import Scaling, tile_offsets
@@ -187,7 +186,6 @@ class _Timing:
         self.config = config
         self.backbone = backbone
         self.speeds = Speeds()
-        self._tunes: dict[str, bool] = {}
         self._probed: dict[str, tuple[float, float] | None] = {}
 
     def seconds(self, method: MethodConfig, size: int, extent: Extent) -> float | None:
@@ -205,11 +203,8 @@ class _Timing:
 
     def _of_method(self, method: MethodConfig, size: int, extent: Extent) -> float:
         shared = self.config.training
-        if method.name not in self._tunes:
-            made = build_method(method.method, dict(method.settings), self.backbone)
-            self._tunes[method.name] = not made.works_on_embeddings
-        tunes = self._tunes[method.name]
-        speed = self.speeds.of(self.backbone, encoder_prompts=tunes)
+        speed = self.speeds.of(self.backbone, method.method, method.settings)
+        tunes = speed.kept == 0
         plan = training_plan(
             shared.preset, encoder_prompts=tunes, steps=method.steps or shared.steps
         )
