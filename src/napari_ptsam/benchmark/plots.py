@@ -107,11 +107,12 @@ def draw_images(figures: Figures) -> Any:
     figure, axes = _figure(len(figures.config.data), width=3.4, height=4.4, legend=2.2)
     colours = _colours(figures)
     for axis, data in zip(axes, figures.config.data, strict=True):
-        for i, (method, points) in enumerate(lines.get(data.name, [])):
+        known = lines.get(data.name, [])
+        for i, (method, points) in enumerate(known):
             sizes, means, sds = (np.array(values) for values in zip(*points, strict=True))
             # A little apart, so that bars can be told from each other.
             axis.errorbar(
-                sizes * 1.02 ** (i - 4), means, yerr=sds, color=colours[method.name],
+                sizes * 1.02 ** (i - (len(known) - 1) / 2), means, yerr=sds, color=colours[method.name],
                 capsize=2, lw=1.4, ms=5, marker=_mark(figures, method),
                 ls=_dash(figures, method), label=method.shown,
             )  # fmt: skip
