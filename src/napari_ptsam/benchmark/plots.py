@@ -111,10 +111,11 @@ def draw_images(figures: Figures) -> Any:
         for i, (method, points) in enumerate(known):
             sizes, means, sds = (np.array(values) for values in zip(*points, strict=True))
             # A little apart, so that bars can be told from each other.
+            apart = 1.02 ** (i - (len(known) - 1) / 2)
             axis.errorbar(
-                sizes * 1.02 ** (i - (len(known) - 1) / 2), means, yerr=sds, color=colours[method.name],
-                capsize=2, lw=1.4, ms=5, marker=_mark(figures, method),
-                ls=_dash(figures, method), label=method.shown,
+                sizes * apart, means, yerr=sds, color=colours[method.name], capsize=2,
+                lw=1.4, ms=5, marker=_mark(figures, method), ls=_dash(figures, method),
+                label=method.shown,
             )  # fmt: skip
         axis.set_xscale("log", base=2)
         axis.set_xticks(figures.config.sizes, [str(s) for s in figures.config.sizes])
