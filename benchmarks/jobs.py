@@ -54,9 +54,27 @@ def train_specialist(path: Path, scale: float | str = "auto", steps: int = 60) -
 
 def peak_mb() -> float:
     """Largest resident memory of this process so far."""
+    if (found := _status_mb("VmHWM")) is not None:
+        # The system's own count of a child begins with the memory of its parent.
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes, Linux in KiB.
+    # macOS counts in bytes, others in KiB.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def resident_mb() -> float:
+    """Resident memory of this process now; its peak where the system does not say."""
+    found = _status_mb("VmRSS")
+    return peak_mb() if found is None else found
+
+
+def _status_mb(name: str) -> float | None:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
 
 
 def same_images(one: Path, other: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.jobs import peak_mb, train_specialist, write_volume
+from benchmarks.jobs import peak_mb, resident_mb, train_specialist, write_volume
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.planes import open_planes
 from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane, tile_logits, view_tensors
@@ -54,7 +54,7 @@ def child(prompt_file: Path, source: Path, output: Path, device: str) -> None:
     """Segment, and print what was measured as JSON."""
     specialist = Specialist.load(prompt_file, device=device)
     bare = bare_seconds(specialist, source, 30)
-    idle, started, planes = peak_mb(), time.perf_counter(), 0
+    idle, started, planes = resident_mb(), time.perf_counter(), 0
     for step in segment_volume(specialist, source, output):
         planes = step.done
     rate = planes / (time.perf_counter() - started)
