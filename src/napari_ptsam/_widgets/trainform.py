@@ -99,7 +99,7 @@ class TrainForm(QWidget):
             "Teaches the part of the model that draws masks. The images are looked at once, "
             "after that training takes seconds, and so does training again."
         )
-        self.thorough = QRadioButton("Thorough (image encoder too, slower)")
+        self.thorough = QRadioButton("Thorough (encoder too, slower)")
         self.thorough.setToolTip(
             "Also teaches the part that looks at the images. Better where these look unlike "
             "photographs and common micrographs. Each step looks at the images anew."
