@@ -18,7 +18,7 @@ from typing import Any
 
 from napari_ptsam.errors import InputError, PtsamError
 from napari_ptsam.volumes.job import Job
-from napari_ptsam.volumes.run import Runner, opened, steps_of
+from napari_ptsam.volumes.run import opened, steps_of
 from napari_ptsam.volumes.stages import Stage, Work
 
 _ENGINES = "_napari_ptsam"
@@ -198,8 +198,3 @@ def run_chunk(folder: str, step: str, number: int) -> int:
     for other in [known for known in engines if known != folder]:
         del engines[other]  # a model of the job before
     return engine.run(step, number)
-
-
-def runner_of(cluster: Cluster) -> Runner:
-    """The cluster as `segment_volume` takes it."""
-    return cluster.run
