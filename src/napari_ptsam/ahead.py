@@ -16,7 +16,7 @@ from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes
 from napari_ptsam.predict import TILES_AT_ONCE, prepare_plane
-from napari_ptsam.tiling import Scaling
+from napari_ptsam.tiling import Scaling, tile_count
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class PlaneEmbedded:
     seconds: float
     encoded: int
     recalled: int
+
+
+def disk_space(backbone: Backbone, planes: Planes, scaling: Scaling) -> int:
+    """Bytes on disk that the embeddings of planes take at most, about.
+
+    Compression saves a little of it, and what is kept already takes no more.
+    """
+    size = backbone.input_size
+    tiles = sum(tile_count(planes.shape_of(i), scaling, size) for i in range(len(planes)))
+    return tiles * backbone.embedding_count * torch.float16.itemsize
 
 
 def embed_planes(

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_ptsam.errors import InputError, PromptFileError
-from napari_ptsam.views import Annotated
+from napari_ptsam.views import Annotated, scaled_size
 
 OVERLAP = 0.25
 """Share of a tile that it has in common with the next one, at least."""
@@ -145,6 +145,11 @@ def tile_offsets(scaled: tuple[int, int], size: int) -> list[Offset]:
     """Corners of evenly spread tiles that cover the scaled plane."""
     rows, columns = (_starts(length, size) for length in scaled)
     return [(row, column) for row in rows for column in columns]
+
+
+def tile_count(shape: tuple[int, ...], scaling: Scaling, size: int) -> int:
+    """How many tiles a plane of HxW pixels is cut into for a model input of `size`."""
+    return len(tile_offsets(scaled_size(shape, scaling.scale_for(shape, size)), size))
 
 
 def _starts(length: int, size: int) -> list[int]:

@@ -558,3 +558,132 @@ def test_a_second_run_is_refused_in_words(
     wait_for(section, qtbot)
     assert section.segment_button.isEnabled()
     assert len(section.segmenter.results) == 1
+
+
+# Encoded ahead.
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """How many tiles each call of the encoder was given; the cache is empty."""
+    from napari_ptsam.backbones import Backbone
+
+    calls: list[int] = []
+    encode = Backbone.encode
+
+    def counted(self: Backbone, images: Any, prompts: Any = None) -> Any:
+        calls.append(len(images))
+        return encode(self, images, prompts)
+
+    monkeypatch.setattr(Backbone, "encode", counted)
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path / "cache"))
+    # A tiny encoder is as fast as a disk.
+    monkeypatch.setattr("napari_ptsam.embeddings._Costs.too_high", property(lambda _: False))
+    return calls
+
+
+@pytest.fixture
+def embedding(
+    encoded: list[int], state: PluginState, specialist: Specialist, discs: Any, qtbot: Any
+) -> Any:
+    """The step with a whole layer chosen, whose specialist looks for what is kept."""
+    from napari_ptsam._widgets.segment import SegmentSection
+    from napari_ptsam.cache import DiskCache
+    from napari_ptsam.embeddings import Embeddings
+
+    state.viewer.add_image(discs, name="cells")
+    made = SegmentSection(state)
+    qtbot.addWidget(made)
+    specialist.embeddings = Embeddings(limit=0, disk=DiskCache())
+    state.add_specialist(specialist, "disc")
+    choose(made, "layer")
+    made.show()
+    encoded.clear()
+    return made
+
+
+def click_embed(section: SegmentSection, qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    qtbot.mouseClick(section.embed.button, Qt.MouseButton.LeftButton)
+    assert not section.embed.button.isEnabled()
+    qtbot.waitUntil(lambda: "embedded" in section.embed.note.text(), timeout=30_000)
+
+
+def test_a_layer_that_was_embedded_is_segmented_without_the_encoder(
+    embedding: SegmentSection, specialist: Specialist, discs: Any, encoded: list[int], qtbot: Any
+) -> None:
+    from napari_ptsam.ahead import disk_space
+    from napari_ptsam.cache import DiskCache
+    from napari_ptsam.planes import open_planes
+
+    assert "of disk" in embedding.embed.note.text()
+    click_embed(embedding, qtbot)
+    assert sum(encoded) == 6
+    assert "6 of 6 planes" in embedding.embed.note.text()
+    expected_bytes = disk_space(specialist.backbone, open_planes(discs), specialist.scaling)
+    # Beside the numbers each file has some kilobytes of its own.
+    assert 0.5 * expected_bytes < DiskCache().in_use() < expected_bytes + 6 * 4000
+    encoded.clear()
+    target = segment(embedding, qtbot)
+    assert encoded == []
+    np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+
+
+def test_embedding_is_stopped_and_goes_on_from_there(
+    embedding: SegmentSection, encoded: list[int], qtbot: Any
+) -> None:
+    from qtpy.QtCore import Qt
+
+    embedding._state.jobs.progressed.connect(lambda *_: embedding.stop_button.click())
+    click_embed(embedding, qtbot)
+    assert 1 <= sum(encoded) < 6
+    assert embedding.segment_button.isEnabled()
+    embedding._state.jobs.progressed.disconnect()
+    qtbot.mouseClick(embedding.embed.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "6 of 6" in embedding.embed.note.text(), timeout=30_000)
+    assert sum(encoded) == 6
+
+
+def test_embedding_is_refused_with_the_reason(
+    embedding: SegmentSection, tiny_backbone_loaded: Backbone, state: PluginState
+) -> None:
+    from napari_ptsam.methods import build_method
+
+    box = embedding.embed
+    assert box.button.isEnabled()
+    entry = state.current
+    changing = make_specialist(tiny_backbone_loaded)
+    changing.method = build_method("ptsam", {"encoder_prompts": 2}, tiny_backbone_loaded, 0)
+    changed = state.add_specialist(changing, "changing")
+    assert not box.button.isEnabled()
+    assert "changes what the model sees" in box.note.text()
+    assert box.note.isVisibleTo(embedding)
+    for gone in (changed, entry):
+        state.remove_specialist(gone)
+    assert not box.button.isEnabled()
+    assert "Train a specialist first" in embedding.note.text()
+    choose(embedding, "plane")
+    assert not box.isVisibleTo(embedding)
+
+
+def test_a_full_cache_ends_the_embedding_in_words(
+    embedding: SegmentSection, encoded: list[int], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE_LIMIT", "20 kB")
+    click_embed(embedding, qtbot)
+    assert 1 <= sum(encoded) < 6
+    assert "no more room in the cache" in embedding.embed.note.text()
+
+
+def test_a_cache_that_may_take_nothing_is_named(
+    specialist: Specialist, discs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ptsam._widgets.embedding import EmbedRun
+    from napari_ptsam.planes import open_planes
+
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE_LIMIT", "0")
+    run = EmbedRun(specialist, open_planes(discs))
+    with pytest.raises(InputError, match="NAPARI_PTSAM_CACHE_LIMIT"):
+        next(run.steps())
+    assert run.summary() == "Nothing was embedded."

@@ -21,6 +21,7 @@ from napari_ptsam._widgets.adjust import AdjustBox
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.commandbox import CommandBox
+from napari_ptsam._widgets.embedding import EmbedBox
 from napari_ptsam._widgets.folders import FolderRows, FolderRun
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layerresult import LayerResult, from_plane
@@ -81,6 +82,7 @@ class SegmentSection(QWidget):
         self.image.setToolTip("The image layer to segment.")
         self.channels = ChannelChoice(self._source)
         self.folders = FolderRows()
+        self.embed = EmbedBox(self._state)
         self.probability = QCheckBox("Also give the probability")
         self.probability.setToolTip(
             "A second result: how sure the specialist is of each pixel, from 0 to 1."
@@ -111,6 +113,7 @@ class SegmentSection(QWidget):
         layout.addLayout(form)
         layout.addWidget(self.channels)
         layout.addWidget(self.folders)
+        layout.addWidget(self.embed)
         layout.addWidget(self.probability)
         layout.addLayout(buttons)
         layout.addWidget(self.bar)
@@ -124,6 +127,7 @@ class SegmentSection(QWidget):
         self.image.chosen.connect(self._on_chosen)
         self.channels.axis.activated.connect(self._on_image)
         self.folders.changed.connect(self.refresh)
+        self.embed.changed.connect(self.refresh)
         self.segment_button.clicked.connect(self.segment)
         self.stop_button.clicked.connect(self.stop)
         self.resume_button.clicked.connect(self.resume)
@@ -220,6 +224,7 @@ class SegmentSection(QWidget):
     def stop(self) -> None:
         """End the run after its current plane."""
         self.segmenter.stop()
+        self.embed.stop()
         if self._folder_run is not None:
             self._folder_run.stop()
         self.refresh()
@@ -298,9 +303,8 @@ class SegmentSection(QWidget):
             self.bar.setFormat(f"{done} of {total} planes")
 
     def _busy(self) -> bool:
-        return self.segmenter.running is not None or (
-            self._folder_run is not None and self._folder_run.running
-        )
+        running = self.segmenter.running is not None or self.embed.job is not None
+        return running or (self._folder_run is not None and self._folder_run.running)
 
     def reason(self) -> str:
         """Why nothing can be segmented now; empty if it can."""
@@ -336,6 +340,8 @@ class SegmentSection(QWidget):
         self.stop_button.setVisible(busy)
         self.bar.setVisible(busy)
         self._show_resume(busy)
+        self.embed.setVisible(what == LAYER)
+        self.embed.refresh(self._source.image, self._source.channel, possible=not reason)
         self._say("" if busy else reason)
         self.adjust.refresh()
         self.command.setEnabled(self._made() is not None)

@@ -166,11 +166,12 @@ class Engine:
 
     @property
     def embeddings(self) -> Embeddings:
-        """Embeddings of all trainings so far."""
+        """Embeddings of all trainings so far; on disk those of earlier ones, too."""
+        from napari_ptsam.cache import DiskCache
         from napari_ptsam.embeddings import Embeddings
 
         if self._embeddings is None:
-            self._embeddings = Embeddings()
+            self._embeddings = Embeddings(disk=DiskCache(writes=True))
         return self._embeddings
 
     def backbone(
@@ -251,8 +252,7 @@ def _tiles(request: Request, backbone: Backbone) -> int:
     from napari_ptsam.examples import load_examples
     from napari_ptsam.normalize import Normalization
     from napari_ptsam.specialist import working_scale
-    from napari_ptsam.tiling import tile_offsets
-    from napari_ptsam.views import scaled_size
+    from napari_ptsam.tiling import tile_count
 
     given = request.examples
     options = {k: given[k] for k in ("planes", "label", "ignore_label")}
@@ -261,8 +261,7 @@ def _tiles(request: Request, backbone: Backbone) -> int:
     )
     start = request.start_from
     scaling = start.scaling if start else working_scale("auto", examples, backbone)
-    size, shape = backbone.input_size, examples[0].mask.shape
-    return len(list(tile_offsets(scaled_size(shape, scaling.scale_for(shape, size)), size)))
+    return tile_count(examples[0].mask.shape, scaling, backbone.input_size)
 
 
 def run_training(

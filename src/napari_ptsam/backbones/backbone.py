@@ -73,6 +73,14 @@ class Backbone:
         return 2 if isinstance(self.sam.image_encoder, EmbeddedEncoder) else 4
 
     @property
+    def embedding_count(self) -> int:
+        """How many numbers the embedding of one input has, all levels together."""
+        height, width = self.sam.prompt_encoder.image_embedding_size
+        # Twice the resolution has a quarter of the channels, four times an eighth.
+        levels = 1 + 1 + 2 if isinstance(self.sam.image_encoder, EmbeddedEncoder) else 1
+        return self.decoder_width * int(height) * int(width) * levels
+
+    @property
     def wanted_object_width(self) -> float:
         """Width in model pixels that objects should have; below it, planes are tiled."""
         return OBJECT_MASK_PIXELS * self.mask_stride
