@@ -1,6 +1,7 @@
 """Test Dice after learning from 16 images: ``python -m benchmarks.fewshot``.
 
-Four methods on four data sets of real images. Every cell of the table is
+Specialists and what users would take instead, on four data sets of real images and on procedural
+ones of types that the backbone was not trained on. Every cell of the table is
 written to ``benchmarks/results/fewshot.json`` as soon as it is known, and a
 cell that is there is not run again (``--fresh`` forgets them).
 """
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import data
+from benchmarks import data, unseen
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
+from napari_ptsam.baselines import Baseline
 from napari_ptsam.baselines.forest import ForestBaseline
+from napari_ptsam.baselines.unet import UNetBaseline
 from napari_ptsam.benchmark.pool import Annotated
 from napari_ptsam.demo_picture import Comparison, save_comparison
 from napari_ptsam.examples import load_examples
@@ -30,6 +33,12 @@ from napari_ptsam.metrics import Scores, count_overlap
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import open_planes
 from napari_ptsam.specialist import Specialist
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "pixel-classifier": ForestBaseline,
+    "pixel-classifier-balanced": lambda: ForestBaseline(balanced=True),
+    "unet": UNetBaseline,
+}
 
 Predictor = Callable[[NDArray[Any]], NDArray[np.bool_]]
 """An image as it is stored to its mask HxW."""
@@ -42,21 +51,26 @@ METHODS = {
     "ptsam-encoder": "PTSAM, decoder and encoder prompts",
     "pixel-classifier": "Pixel classifier (random forest)",
     "pixel-classifier-balanced": "Pixel classifier, balanced pixels",
+    "unet": "U-Net from nothing, same augmentation",
     "random-backbone": "PTSAM, decoder prompts, backbone of random weights",
+    "random-decoder": "The whole mask decoder trained, on a backbone of random weights",
 }
+
+NAMES = (*data.NAMES, *unseen.SETS)
 
 
 def learn(method: str, data_set: data.DataSet, seed: int, backbone: str, preset: str) -> Predictor:
     """Train one method on one data set."""
-    if method.startswith("pixel-classifier"):
-        return _learn_pixels(data_set, seed, balanced=method.endswith("balanced"))
-    frozen = random_backbone(backbone) if method == "random-backbone" else load_backbone(backbone)
+    if method in BASELINES:
+        return _learn_baseline(BASELINES[method](), data_set, seed)
+    frozen = random_backbone(backbone) if "random" in method else load_backbone(backbone)
     specialist = Specialist.train(
         data_set.train_images,
         data_set.train_masks,
         planes=data_set.train_planes,
         backbone=frozen,
         encoder_prompts=method == "ptsam-encoder",
+        method="decoder" if method == "random-decoder" else "ptsam",
         preset=preset,
         seed=seed,
         class_name=data_set.target,
@@ -70,7 +84,7 @@ def random_backbone(name: str) -> Backbone:
     return Backbone(build_embedded(shape, seed=0), "embedded-random", "random", "embedded")
 
 
-def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predictor:
+def _learn_baseline(baseline: Baseline, data_set: data.DataSet, seed: int) -> Predictor:
     examples, normalization = load_examples(
         open_planes(data_set.train_images),
         open_planes(data_set.train_masks),
@@ -78,8 +92,8 @@ def _learn_pixels(data_set: data.DataSet, seed: int, balanced: bool) -> Predicto
         normalization=Normalization(),
     )
     images, masks = [e.image for e in examples], [e.mask for e in examples]
-    classify = ForestBaseline(balanced).fit(images, masks, seed)
-    return lambda image: classify(normalization.apply(image)) >= 0.5
+    probability = baseline.fit(images, masks, seed)
+    return lambda image: probability(normalization.apply(image)) >= 0.5
 
 
 def read_test_images(data_set: data.DataSet) -> Iterator[Annotated]:
@@ -136,7 +150,6 @@ def run(options: argparse.Namespace) -> None:
     stored: dict[str, Any] = {"cells": {}}
     if options.output.exists():
         stored = json.loads(options.output.read_text(encoding="utf-8"))
-    folder = data.data_folder(options.data)
     cells = stored["cells"]
     for method in options.methods:
         for name in options.only:
@@ -144,27 +157,39 @@ def run(options: argparse.Namespace) -> None:
             if cell in cells and not options.fresh:
                 continue
             print(f"{cell} ...", flush=True)
-            data_set = data.load(name, folder, options.images, options.seed)
-            figures, rows = run_cell(method, data_set, options)
+            figures, rows = run_cell(method, load(name, options), options)
             setting = {k: getattr(options, k) for k in ("images", "seed", "preset", "backbone")}
             cells[cell] = figures | {"setting": setting, "circumstances": circumstances()}
             write_json(options.output, stored)
             print(f"  Dice {100 * figures['dice_mean']:.1f}, {figures['train_seconds']} s training")
             options.panels.mkdir(parents=True, exist_ok=True)
             save_comparison(rows, options.panels / f"{name}-{method}.png")
-    print(table(cells, data.NAMES))
+    print(table(cells, NAMES))
+
+
+def load(name: str, options: argparse.Namespace) -> data.DataSet:
+    """The data set of a name, for the options of the command line."""
+    if name in unseen.SETS:
+        return unseen.load(name, options.made, options.images, options.seed)
+    return data.load(name, data.data_folder(options.data), options.images, options.seed)
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=data.NAMES, default=data.NAMES)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--images", type=int, default=16, help="training images (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="standard")
     parser.add_argument("--backbone", default="embedded", help="name or file (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument(
+        "--made",
+        type=Path,
+        default=Path("output") / "unseen",
+        help="folder of the procedural data sets, drawn if they are not there (%(default)s)",
+    )
     parser.add_argument("--fresh", action="store_true", help="run known cells again")
     parser.add_argument("--output", type=Path, default=RESULTS / "fewshot.json")
     parser.add_argument(
