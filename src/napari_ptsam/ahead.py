@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,8 @@ def disk_space(backbone: Backbone, planes: Planes, scaling: Scaling) -> int:
     Compression saves a little of it, and what is kept already takes no more.
     """
     size = backbone.input_size
-    tiles = sum(tile_count(planes.shape_of(i), scaling, size) for i in range(len(planes)))
+    shapes = Counter(planes.shape_of(index) for index in range(len(planes)))
+    tiles = sum(n * tile_count(shape, scaling, size) for shape, n in shapes.items())
     return tiles * backbone.embedding_count * torch.float16.itemsize
 
 

@@ -49,8 +49,12 @@ def no_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tests' files out of the user's folders."""
-    for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+    """Keep the tests' files out of the user's folders.
+
+    But for XDG_CACHE_HOME: napari draws its buttons' icons there when it is imported, and looks
+    for them when a window opens. The plugin's own cache is elsewhere, see tests/conftest.py.
+    """
+    for variable in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setenv("NAPARI_PTSAM_ANNOTATIONS", str(tmp_path / "annotations"))
 
