@@ -183,8 +183,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        # Neither the user's settings nor annotations that were kept show up in the pictures.
-        os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder)
+        # Neither the user's settings nor what was kept show up in the pictures.
+        os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder, NAPARI_PTSAM_CACHE=folder)
         import napari
 
         viewer = napari.Viewer()

@@ -52,11 +52,12 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests' files out of the user's folders.
 
     But for XDG_CACHE_HOME: napari draws its buttons' icons there when it is imported, and looks
-    for them when a window opens. The plugin's own cache is elsewhere, see tests/conftest.py.
+    for them when a window opens.
     """
     for variable in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setenv("NAPARI_PTSAM_ANNOTATIONS", str(tmp_path / "annotations"))
+    monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -564,8 +564,8 @@ def test_a_second_run_is_refused_in_words(
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """How many tiles each call of the encoder was given; the cache is empty."""
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tiles each call of the encoder was given."""
     from napari_ptsam.backbones import Backbone
 
     calls: list[int] = []
@@ -576,7 +576,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         return encode(self, images, prompts)
 
     monkeypatch.setattr(Backbone, "encode", counted)
-    monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path / "cache"))
     # A tiny encoder is as fast as a disk.
     monkeypatch.setattr("napari_ptsam.embeddings._Costs.too_high", property(lambda _: False))
     return calls

@@ -466,6 +466,23 @@ def test_what_was_kept_is_given_back_when_the_dock_closes(
 # Again.
 
 
+def test_what_a_training_encoded_another_window_finds_on_disk(
+    tiny_backbone: Path, discs: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tiny encoder is as fast as a disk.
+    monkeypatch.setattr("napari_ptsam.embeddings._Costs.too_high", property(lambda _: False))
+    request = Request(
+        {"images": open_planes(discs), "masks": open_planes(discs > 100), "planes": [0, 1, 2]},
+        backbone=str(tiny_backbone),
+    )
+    encoded = []
+    for engine in (Engine(), Engine()):
+        for _ in run_training(request, engine, PlaneInView(), threading.Event()):
+            pass
+        encoded.append(engine.embeddings.encoded)
+    assert encoded[0] > encoded[1] == 0
+
+
 def test_training_again_goes_on_from_the_specialist_in_use_and_encodes_new_planes_alone(
     section: TrainSection,
     finish: Callable[[], None],
