@@ -208,11 +208,11 @@ def test_an_interrupted_segmentation_leaves_no_half_file(
     words = ["segment", specialist, images, "-o", tmp_path / "out.tif", "--device", "cpu"]
     process = interruptible([*map(str, words), "--backbone", str(tiny_backbone)])
     assert process.stderr is not None
-    process.stderr.readline()
+    assert "segmenting" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=60) == 130, rest
     assert "interrupted" in rest
     assert [p.name for p in tmp_path.iterdir()] == ["long.tif"]
 
