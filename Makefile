@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 OUTPUT ?= demo-output
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 INPUTS := pyproject.toml constraints.txt Makefile
+# Test files side by side, each with one thread: tests are small, and threads wait for each other.
+CORE_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/widgets \
+    -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-core install napari dev lint docs clean
 
@@ -23,7 +26,7 @@ demo: install
 # In two runs: the plugins of napari and Qt for pytest would slow down the tests of the core, and
 # keep them from starting where Qt lacks a system library.
 test: dev
-	$(BIN)/python -m pytest -p no:napari -p no:pytest-qt --ignore=tests/widgets
+	$(CORE_TESTS) -p no:napari -p no:pytest-qt
 	@if error=$$($(BIN)/python -c 'import qtpy.QtWidgets' 2>&1); then \
 	    $(BIN)/python -m pytest tests/widgets; \
 	else \
@@ -31,7 +34,7 @@ test: dev
 	fi
 
 test-core: $(VENV)/.installed-core
-	$(BIN)/python -m pytest --ignore=tests/widgets
+	$(CORE_TESTS)
 
 napari: $(VENV)/.installed-napari
 	$(BIN)/napari --with napari-ptsam
