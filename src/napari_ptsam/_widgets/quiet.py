@@ -20,8 +20,14 @@ from pathlib import Path
 TURN = 0.001
 """Seconds that a thread may keep another waiting while work runs in the background."""
 
-LOADED_AHEAD = ("pandas", "pyqtgraph", "napari_ptsam.specialist", "napari_ptsam.estimates")
-"""Slow to import, and needed sooner or later: tables of napari's layers, curve, engine."""
+LOADED_AHEAD = (
+    "pandas",
+    "skimage.color.colorconv",
+    "pyqtgraph",
+    "napari_ptsam.specialist",
+    "napari_ptsam.estimates",
+)
+"""Slow to import, and needed sooner or later: by napari's first Labels layer, curve, engine."""
 
 
 class Quiet:
