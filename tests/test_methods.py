@@ -399,7 +399,9 @@ def test_a_batch_equals_its_images_one_by_one(
 def test_an_unknown_method_is_refused_with_those_that_are_known(backbone: Backbone) -> None:
     with pytest.raises(PromptFileError, match=r"'adapter'.*known are: .*ptsam"):
         build_method("adapter", {}, backbone)
-    with pytest.raises(InputError, match=r"no method 'adapter'.*ptsam, lora, autosam, samed, ssam, decoder"):
+    with pytest.raises(
+        InputError, match=r"no method 'adapter'.*ptsam, lora, autosam, samed, ssam, decoder"
+    ):
         new_method("adapter", {}, backbone)
 
 

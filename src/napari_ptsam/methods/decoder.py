@@ -49,7 +49,12 @@ class WholeDecoder(Method):
     title: ClassVar[str] = "Whole mask decoder"
     settings_type: ClassVar[type[Any]] = DecoderSettings
 
-    def __init__(self, settings: Any, backbone: Backbone, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Any,
+        backbone: Backbone,
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
         super().__init__(settings)
         parts = ("mask_decoder.", "prompt_encoder.")
         names = (n for n, _ in backbone.sam.named_parameters() if n.startswith(parts))
