@@ -8,7 +8,6 @@ only one plane at a time is held.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from benchmarks.jobs import peak_mb
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.specialist import Specialist
 
@@ -46,9 +46,7 @@ def segment_and_report(prompt_file: Path, stack: Path, backbone: str) -> None:
     specialist = Specialist.load(prompt_file, backbone=backbone)
     for _ in specialist.segment(stack, stack.with_name(f"{stack.stem}-masks.tif")):
         pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes, Linux in KiB.
-    print(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
+    print(peak_mb())
 
 
 def measure(folder: Path, planes: int, backbone: str) -> float:
