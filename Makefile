@@ -15,8 +15,10 @@ OUTPUT ?= demo-output
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 INPUTS := pyproject.toml constraints.txt Makefile
 # Test files side by side, each with one thread: tests are small, and threads wait for each other.
-CORE_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/widgets \
-    -n auto --maxprocesses 8 --dist loadfile
+# Apart from those of whole commands, which start processes and interrupt them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+ASIDE := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/widgets
+COMMANDS := tests/test_cli_job.py
 
 .PHONY: demo test test-core install napari dev lint docs clean
 
@@ -26,7 +28,8 @@ demo: install
 # In two runs: the plugins of napari and Qt for pytest would slow down the tests of the core, and
 # keep them from starting where Qt lacks a system library.
 test: dev
-	$(CORE_TESTS) -p no:napari -p no:pytest-qt
+	$(PYTEST) -p no:napari -p no:pytest-qt $(ASIDE) --ignore=$(COMMANDS)
+	$(PYTEST) -p no:napari -p no:pytest-qt $(COMMANDS)
 	@if error=$$($(BIN)/python -c 'import qtpy.QtWidgets' 2>&1); then \
 	    $(BIN)/python -m pytest tests/widgets; \
 	else \
@@ -34,7 +37,8 @@ test: dev
 	fi
 
 test-core: $(VENV)/.installed-core
-	$(CORE_TESTS)
+	$(PYTEST) $(ASIDE) --ignore=$(COMMANDS)
+	$(PYTEST) $(COMMANDS)
 
 napari: $(VENV)/.installed-napari
 	$(BIN)/napari --with napari-ptsam
