@@ -192,10 +192,10 @@ def test_what_is_kept_is_found_by_name_without_making_the_inputs(
         return images(2)
 
     with torch.inference_mode():
-        first = on_disk(tmp_path).serve(backbone).encode_named("plane", inputs)
-        again = on_disk(tmp_path).serve(backbone).encode_named("plane", inputs)
+        first = on_disk(tmp_path).serve(backbone).encode_named(lambda: "plane", inputs)
+        again = on_disk(tmp_path).serve(backbone).encode_named(lambda: "plane", inputs)
         assert made == 1
-        on_disk(tmp_path).serve(backbone).encode_named("other plane", inputs)
+        on_disk(tmp_path).serve(backbone).encode_named(lambda: "other plane", inputs)
         on_disk(tmp_path).serve(backbone).encode(images(2))
     assert made == 2
     assert Counting.encoded == 2
@@ -207,17 +207,26 @@ def test_a_damaged_note_of_names_costs_no_more_than_making_the_inputs(
     backbone: Backbone, tmp_path: Path, content: str
 ) -> None:
     with torch.inference_mode():
-        on_disk(tmp_path).serve(backbone).encode_named("plane", lambda: images(2))
+        on_disk(tmp_path).serve(backbone).encode_named(lambda: "plane", lambda: images(2))
         (note,) = tmp_path.rglob("??/*.json")
         note.write_text(content)
-        again = on_disk(tmp_path).serve(backbone).encode_named("plane", lambda: images(2))
+        again = on_disk(tmp_path).serve(backbone).encode_named(lambda: "plane", lambda: images(2))
     assert Counting.encoded == 2
     assert len(again[0]) == 2
+
+
+def test_no_name_is_asked_for_where_nothing_can_be_kept(backbone: Backbone) -> None:
+    def name() -> str:
+        pytest.fail("all pixels would be hashed for nothing")
+
+    with torch.inference_mode():
+        Embeddings(limit=0).serve(backbone).encode_named(name, lambda: images(1))
+    assert Counting.encoded == 1
 
 
 def test_names_are_known_in_memory_too(backbone: Backbone) -> None:
     served = Embeddings().serve(backbone)
     with torch.inference_mode():
-        served.encode_named("plane", lambda: images(1))
-        served.encode_named("plane", lambda: pytest.fail("made again"))
+        served.encode_named(lambda: "plane", lambda: images(1))
+        served.encode_named(lambda: "plane", lambda: pytest.fail("made again"))
     assert Counting.encoded == 1

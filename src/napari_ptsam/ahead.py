@@ -93,7 +93,7 @@ def embed_planes(
             offsets = prepared.offsets[start : start + TILES_AT_ONCE]
             with torch.inference_mode(), computing(backbone.device):
                 served.encode_named(
-                    prepared.name(offsets), partial(prepared.inputs, served, offsets)
+                    partial(prepared.name, offsets), partial(prepared.inputs, served, offsets)
                 )
         yield PlaneEmbedded(
             index=index,

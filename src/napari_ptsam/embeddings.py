@@ -234,28 +234,33 @@ class Recalling(Backbone):
         if not memory.useful(self.identity):
             memory.encoded += len(images)
             return tuple(level.half().float() for level in super().encode(images))
-        keys = [self._key(image) for image in images]
-        return self._recalled(keys) or self._stacked(self._encode_and_keep(images, keys))
+        return self._found_or_encoded(images, [self._key(image) for image in images])
 
-    def encode_named(self, name: str, inputs: Callable[[], Tensor]) -> Embedding:
+    def encode_named(self, name: Callable[[], str], inputs: Callable[[], Tensor]) -> Embedding:
         """As `encode` of the inputs, which are only made if their embeddings are not found.
 
         Parameters
         ----------
         name
-            Says all that the inputs are made of.
+            Tells all that the inputs are made of; asked for only where it can be of use.
+        inputs
+            Makes them, Bx3xSxS.
         """
         if not (torch.is_inference_mode_enabled() and self._memory.useful(self.identity)):
             return self.encode(inputs())
-        digest = xxhash.xxh3_128_hexdigest(f"{self._where} {self.input_size} {name}".encode())
+        digest = xxhash.xxh3_128_hexdigest(f"{self._where} {self.input_size} {name()}".encode())
         keys = self._memory.named(self.identity, digest)
         found = None if keys is None else self._recalled(keys)
         if found is not None:
             return found
         images = inputs()
-        embedding = self.encode(images)
-        self._memory.name(self.identity, digest, [self._key(image) for image in images])
+        keys = [self._key(image) for image in images]
+        embedding = self._found_or_encoded(images, keys)
+        self._memory.name(self.identity, digest, keys)
         return embedding
+
+    def _found_or_encoded(self, images: Tensor, keys: list[Key]) -> Embedding:
+        return self._recalled(keys) or self._stacked(self._encode_and_keep(images, keys))
 
     def _recalled(self, keys: list[Key]) -> Embedding | None:
         """A batch of what is kept, None unless all of it is."""
@@ -294,7 +299,9 @@ class Recalling(Backbone):
         return self.identity, digest.hexdigest()
 
 
-def embed(method: Method, backbone: Backbone, name: str, inputs: Callable[[], Tensor]) -> Embedding:
+def embed(
+    method: Method, backbone: Backbone, name: Callable[[], str], inputs: Callable[[], Tensor]
+) -> Embedding:
     """What a method's encoder gives, found by name if the backbone is one that recalls.
 
     Parameters
@@ -302,7 +309,8 @@ def embed(method: Method, backbone: Backbone, name: str, inputs: Callable[[], Te
     backbone
         May be of `recalling`.
     name
-        Says all that the inputs are made of: pixels and geometry.
+        Tells all that the inputs are made of: pixels and geometry. It takes a look at all
+        pixels, and is asked for only where something may be kept.
     inputs
         Makes them, Bx3xSxS; drawing tiles takes longer than finding their embeddings.
     """

@@ -61,7 +61,7 @@ class PreparedPlane:
     def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:
         """Embedding of some of the tiles."""
         inputs = partial(self.inputs, backbone, offsets)
-        return embed(method, backbone, self.name(offsets), inputs)
+        return embed(method, backbone, partial(self.name, offsets), inputs)
 
     def inputs(self, backbone: Backbone, offsets: Sequence[Offset]) -> Tensor:
         """Model inputs of some of the tiles, Bx3xSxS on the backbone's device."""
