@@ -31,9 +31,8 @@ from napari_ptsam.estimates import Speeds, estimate_training
 from napari_ptsam.examples import load_examples
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.specialist import working_scale
-from napari_ptsam.tiling import Scaling, tile_offsets
+from napari_ptsam.tiling import Scaling, tile_count
 from napari_ptsam.training.presets import training_plan
-from napari_ptsam.views import scaled_size
 
 ASSUMED_IMAGES = 500
 """In a data set that is not here and whose publication is not known to tell."""
@@ -172,10 +171,7 @@ def _tiles(config: BenchmarkConfig, data: DataSet, backbone: Backbone) -> int:
         normalization=Normalization(),
     )  # fmt: skip
     scaling, size = working_scale(config.training.scale, examples, backbone), backbone.input_size
-    counts = []
-    for example in examples:
-        scaled = scaled_size(example.image.shape, scaling.scale_for(example.image.shape, size))
-        counts.append(len(tile_offsets(scaled, size)))
+    counts = [tile_count(example.image.shape, scaling, size) for example in examples]
     return round(float(np.mean(counts)))
 
 

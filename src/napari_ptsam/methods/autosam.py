@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
-from napari_ptsam.methods.base import Method, no_prompts
+from napari_ptsam.methods.base import FrozenEncoder, no_prompts
 from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
 
 MASKS = 2
@@ -26,7 +26,7 @@ class AutoSamSettings:
     """There is nothing to choose."""
 
 
-class AutoSam(Method):
+class AutoSam(FrozenEncoder):
     """The mask decoder's transformer, upscaling, two mask tokens and their heads are trained.
 
     SAM's token and head for the predicted quality stay frozen.
@@ -53,11 +53,6 @@ class AutoSam(Method):
         self.freeze_idle()
 
     @property
-    def works_on_embeddings(self) -> bool:
-        """True: the encoder is SAM's own."""
-        return True
-
-    @property
     def learning_rate(self) -> float:
         """AutoSAM's own."""
         return 5e-4
@@ -70,10 +65,6 @@ class AutoSam(Method):
             for name in self.weights
             if name.startswith("mask_decoder/output_hypernetworks_mlps/0/")
         )
-
-    def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
-        """The frozen encoder's embedding."""
-        return backbone.encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the multimask output."""

@@ -141,6 +141,19 @@ class Method(nn.Module, ABC):
                 own[key].copy_(value)
 
 
+class FrozenEncoder(Method):
+    """A method that leaves the image encoder as it is, and learns in the mask decoder alone."""
+
+    @property
+    def works_on_embeddings(self) -> bool:
+        """True: the encoder is the backbone's own."""
+        return True
+
+    def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
+        """The frozen encoder's embedding."""
+        return backbone.encode(images)
+
+
 def no_prompts(backbone: Backbone) -> Tensor:
     """Decoder prompts, 0x256: none."""
     return torch.zeros(0, backbone.decoder_width, device=backbone.device)

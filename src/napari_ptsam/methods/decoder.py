@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
-from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
+from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
 
 
@@ -32,7 +32,7 @@ class DecoderSettings:
         check_mask_index(self.mask_index)
 
 
-class WholeDecoder(Method):
+class WholeDecoder(FrozenEncoder):
     """Mask decoder and prompt encoder are copies that are trained; the encoder is frozen.
 
     Parameters
@@ -62,11 +62,6 @@ class WholeDecoder(Method):
         self.freeze_idle()
 
     @property
-    def works_on_embeddings(self) -> bool:
-        """True: the encoder is the backbone's own."""
-        return True
-
-    @property
     def learning_rate(self) -> float:
         """A tenth of the rate of prompts, which are far fewer."""
         return 1e-3
@@ -84,10 +79,6 @@ class WholeDecoder(Method):
             "prompt_encoder/no_mask_embed/",
         )
         return frozenset(f"weights.{name}" for name in self.weights if not name.startswith(used))
-
-    def encode(self, backbone: Backbone, images: Tensor) -> Embedding:
-        """The frozen backbone's own embedding."""
-        return backbone.encode(images)
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of the chosen mask from the trained decoder, without any prompt."""

@@ -20,6 +20,19 @@ def planes(values: Iterable[float]) -> Field:
     return np.asarray(list(values), np.float32)[:, None, None]
 
 
+def draw_sensor(rng: np.random.Generator) -> dict[str, float]:
+    """Draw the sensor's noise and compression; keys of `draw_camera_style` with other ranges."""
+    return {
+        "floor": 0.0,
+        "gain": 1.0,
+        "span": 1.0,
+        "photons": 10 ** rng.uniform(2.5, 4),
+        "read": 0.004,
+        "jpeg": float(rng.uniform(45, 92)),
+        "text": 0.0,
+    }
+
+
 def draw_frame(rng: np.random.Generator) -> dict[str, float]:
     """Draw the frame, what is written over it, and the light; keys of `overlay`, `recorded`."""
     return {
