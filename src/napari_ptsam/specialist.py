@@ -40,7 +40,14 @@ from napari_ptsam.training.steps import RunContext, TrainResult, TrainStep
 from napari_ptsam.training.views import WarmStart
 from napari_ptsam.writing import open_output
 
-__all__ = ["PlaneDone", "Prediction", "Specialist", "TrainStep", "working_scale"]
+__all__ = [
+    "PlaneDone",
+    "Prediction",
+    "Specialist",
+    "TrainStep",
+    "backbone_of",
+    "working_scale",
+]
 
 
 @dataclass(frozen=True)
@@ -504,29 +511,53 @@ class Specialist:
         """
         file = read_prompt_file(path)
         metadata = file.metadata
-        if not isinstance(backbone, Backbone):
-            backbone = load_backbone(
-                backbone or metadata.backbone_name, device=choose_device(device)
-            )
-        if backbone.identity != metadata.backbone_identity:
-            if backbone.name == metadata.backbone_name:
-                way_out = (
-                    f"These are two versions of it: train again on '{backbone.name}' as it is "
-                    "now, or install the version of napari-ptsam that the file was made with."
-                )
-            else:
-                way_out = f"Load '{metadata.backbone_name}', or train again on '{backbone.name}'."
-            raise PromptFileError(
-                f"{Path(path).name} was learned on the backbone '{metadata.backbone_name}' "
-                f"(identity {metadata.backbone_identity[:12]}), not on '{backbone.name}' "
-                f"(identity {backbone.identity[:12]}), and learned prompts work on their own "
-                f"backbone alone. {way_out}"
-            )
+        backbone = backbone_of(metadata, path, backbone, device)
         method = build_method(metadata.method, metadata.method_settings, backbone)
         method.load_tensors({k: torch.from_numpy(v) for k, v in file.tensors.items()})
         specialist = cls(method, backbone, metadata)
         specialist.path = Path(path)
         return specialist
+
+
+def backbone_of(
+    metadata: PromptMetadata,
+    path: str | Path,
+    backbone: str | Path | Backbone | None,
+    device: str,
+) -> Backbone:
+    """The backbone that a prompt file's numbers were learned on.
+
+    Parameters
+    ----------
+    metadata, path
+        Of the file.
+    backbone
+        Where it is, if it is not found by its name.
+
+    Raises
+    ------
+    PromptFileError
+        If it is another one.
+    BackboneError
+        If it cannot be had.
+    """
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone or metadata.backbone_name, device=choose_device(device))
+    if backbone.identity != metadata.backbone_identity:
+        if backbone.name == metadata.backbone_name:
+            way_out = (
+                f"These are two versions of it: train again on '{backbone.name}' as it is "
+                "now, or install the version of napari-ptsam that the file was made with."
+            )
+        else:
+            way_out = f"Load '{metadata.backbone_name}', or train again on '{backbone.name}'."
+        raise PromptFileError(
+            f"{Path(path).name} was learned on the backbone '{metadata.backbone_name}' "
+            f"(identity {metadata.backbone_identity[:12]}), not on '{backbone.name}' "
+            f"(identity {backbone.identity[:12]}), and learned prompts work on their own "
+            f"backbone alone. {way_out}"
+        )
+    return backbone
 
 
 def _origin(start: Specialist) -> dict[str, Any]:

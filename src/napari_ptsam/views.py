@@ -8,7 +8,7 @@ view is padding (image 0, not valid).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -132,6 +132,14 @@ def plain_positions(
     rows = (offset[0] + np.arange(window[0], dtype=np.float32) + 0.5) / scale - 0.5
     columns = (offset[1] + np.arange(window[1], dtype=np.float32) + 0.5) / scale - 0.5
     return rows, columns
+
+
+Positions = TypeVar("Positions", float, NDArray[Any])
+
+
+def view_position(position: Positions, scale: float, offset: int) -> Positions:
+    """Row (or column) of a plain view at which one of the image is: undoes `plain_positions`."""
+    return (position + 0.5) * scale - 0.5 - offset
 
 
 def prefilter_reach(scale: float) -> int:

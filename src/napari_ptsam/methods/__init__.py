@@ -6,16 +6,17 @@ one entry here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods.autosam import AutoSam
-from napari_ptsam.methods.base import Method
+from napari_ptsam.methods.base import Learned, Method
 from napari_ptsam.methods.decoder import WholeDecoder
 from napari_ptsam.methods.lora import Lora
+from napari_ptsam.methods.plm import Plm
 from napari_ptsam.methods.ptsam import Ptsam
 from napari_ptsam.methods.samed import Samed
 from napari_ptsam.methods.ssam import Ssam
@@ -24,6 +25,11 @@ METHODS: dict[str, type[Method]] = {
     m.name: m for m in (Ptsam, Lora, AutoSam, Samed, Ssam, WholeDecoder)
 }
 
+CLICK_METHODS: dict[str, type[Plm]] = {Plm.name: Plm}
+"""Those that answer clicks; see `napari_ptsam.clicking`."""
+
+Kind = TypeVar("Kind", bound=Learned)
+
 
 def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:
     """A method with fresh parameters, from what a prompt file says of it.
@@ -31,15 +37,38 @@ def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: 
     Raises
     ------
     PromptFileError
-        If this version does not know the method or its settings.
+        If this version does not know the method or its settings, or it answers clicks.
     """
-    if name not in METHODS:
+    if name in CLICK_METHODS:
+        raise PromptFileError(
+            f"The method '{name}' learned to answer clicks, and segments nothing without one. "
+            "Open it in the Click dock, or use it with 'napari-ptsam click'; to segment all "
+            "objects of a kind, train a specialist with 'napari-ptsam train'."
+        )
+    return _built(METHODS, name, settings, backbone, seed)
+
+
+def build_click_method(
+    name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0
+) -> Plm:
+    """As `build_method`, for one that answers clicks."""
+    return _built(CLICK_METHODS, name, settings, backbone, seed)
+
+
+def _built(
+    kinds: Mapping[str, type[Kind]],
+    name: str,
+    settings: dict[str, Any],
+    backbone: Backbone,
+    seed: int,
+) -> Kind:
+    if name not in kinds:
         raise PromptFileError(
             f"The method '{name}' is not known to this version; known are: "
-            f"{', '.join(sorted(METHODS))}. A newer napari-ptsam may read the file."
+            f"{', '.join(sorted(kinds))}. A newer napari-ptsam may read the file."
         )
     try:
-        return METHODS[name].build(settings, backbone, seed)
+        return kinds[name].build(settings, backbone, seed)
     except TypeError as error:
         raise PromptFileError(
             f"The settings {settings} are not those of '{name}' in this version ({error}). "
@@ -94,13 +123,16 @@ def new_method(
 
 
 __all__ = [
+    "CLICK_METHODS",
     "METHODS",
     "AutoSam",
     "Lora",
     "Method",
+    "Plm",
     "Ptsam",
     "Samed",
     "Ssam",
+    "build_click_method",
     "build_method",
     "new_method",
 ]

@@ -1,0 +1,327 @@
+"""Clicks to masks: plain SAM, or what learned from clicks on one kind of object."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from napari_ptsam.backbones import Backbone, Embedding, load_backbone
+from napari_ptsam.backbones.backbone import decode_masks, resize_logits
+from napari_ptsam.cache import DiskCache
+from napari_ptsam.clicking.plane import EmbeddedPlane, Seen
+from napari_ptsam.clicking.prompt import Box, ClickPrompt, well_inside
+from napari_ptsam.clicking.tokens import tokens_in_view
+from napari_ptsam.devices import choose_device, computing
+from napari_ptsam.embeddings import Embeddings
+from napari_ptsam.errors import InputError, PromptFileError
+from napari_ptsam.methods import build_click_method
+from napari_ptsam.methods.plm import Plm
+from napari_ptsam.metrics import iou
+from napari_ptsam.normalize import Normalization
+from napari_ptsam.promptfile import PromptFile, PromptMetadata, read_prompt_file, write_prompt_file
+from napari_ptsam.specialist import backbone_of
+from napari_ptsam.tiling import Scaling
+from napari_ptsam.views import view_position, window_of
+
+ENCODED_AHEAD = 17
+"""Of a plane with no more views than that, all are encoded before the first click."""
+
+PLAIN_MASK = 0
+"""SAM's mask for prompts that leave no doubt, which the embedded backbone answers clicks with."""
+
+LEAST_OVERLAP = 0.25
+"""A followed object whose masks in two planes have less IoU than that is another one."""
+
+
+@dataclass(frozen=True)
+class ClickAnswer:
+    """The mask of one object.
+
+    Attributes
+    ----------
+    mask
+        HxW bool, at the plane's own resolution.
+    probability
+        HxW float32, 0..1.
+    score
+        The IoU that the model expects of the mask, 0..1.
+    seconds
+        What the answer took.
+    region
+        Rows and columns of the plane that were looked at; the mask is empty beyond.
+    """
+
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    score: float
+    seconds: float
+    region: tuple[slice, slice]
+
+
+class Clicker:
+    """Answers clicks and boxes with masks.
+
+    Make one with `plain` or `load`, or train one with `train_clicks`.
+
+    Attributes
+    ----------
+    method
+        What was learned; None for plain SAM.
+    path
+        The prompt file that it was read from or last saved to, if there is one.
+    embeddings
+        Where to find what was encoded before: in memory, and on disk, where nothing is left.
+    """
+
+    def __init__(self, method: Plm | None, backbone: Backbone, metadata: PromptMetadata) -> None:
+        self.method = None if method is None else method.to(backbone.device).eval()
+        self.backbone = backbone
+        self.metadata = metadata
+        self.normalization = Normalization.from_dict(metadata.normalization)
+        self.scaling = Scaling.from_dict(metadata.working_scale)
+        self.path: Path | None = None
+        self.embeddings = Embeddings(disk=DiskCache())
+
+    @classmethod
+    def plain(
+        cls,
+        backbone: str | Path | Backbone = "embedded",
+        *,
+        normalization: Normalization | None = None,
+        scaling: Scaling | None = None,
+        device: str = "auto",
+    ) -> Clicker:
+        """SAM as it is, for any object.
+
+        Parameters
+        ----------
+        backbone
+            Name from `list_backbones`, checkpoint file, or a loaded one.
+        normalization
+            How brightness is measured; by default on each plane. One per stack must be fitted.
+        scaling
+            Model pixels per image pixel; by default whole planes are fitted in.
+        """
+        if not isinstance(backbone, Backbone):
+            backbone = load_backbone(backbone, device=choose_device(device))
+        metadata = PromptMetadata(
+            backbone_name=backbone.name,
+            backbone_identity=backbone.identity,
+            backbone_architecture=backbone.architecture,
+            method="",
+            normalization=(normalization or Normalization()).to_dict(),
+            working_scale=(scaling or Scaling(None)).to_dict(),
+        )
+        return cls(None, backbone, metadata)
+
+    @property
+    def is_specialist(self) -> bool:
+        """Whether it learned what a click means for one kind of object."""
+        return self.method is not None
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.is_specialist:
+            return f"Click specialist: {self.metadata.class_name}"
+        return f"Plain SAM ({self.backbone.name})"
+
+    def embed(self, plane: NDArray[Any]) -> EmbeddedPlane:
+        """Encode a plane, so that clicks on it are answered without the encoder.
+
+        Of very large planes only the view of the whole is encoded now, and each part of the
+        plane when it is first clicked; see `EmbeddedPlane.is_ready`.
+
+        Parameters
+        ----------
+        plane
+            HxW or HxWxC of any real dtype.
+
+        Raises
+        ------
+        InputError
+            If the plane is no image.
+        """
+        pixels = np.asarray(plane)
+        if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+            raise InputError(
+                f"An array of shape {pixels.shape} is no plane to click on; give one plane, rows "
+                "x columns, with colours last if there are any."
+            )
+        image = self.normalization.apply(pixels)
+        self.embeddings.new_run()
+        embedded = EmbeddedPlane.of(image, self.scaling, self.backbone.input_size)
+        last = len(embedded.views) - 1
+        served = self.embeddings.serve(self.backbone)
+        for number in range(last + 1) if last < ENCODED_AHEAD else [last]:
+            embedded.embedding(number, served)
+        return embedded
+
+    def answer(self, embedded: EmbeddedPlane, prompt: ClickPrompt) -> ClickAnswer:
+        """The mask of what is pointed at.
+
+        Needs no encoder where `EmbeddedPlane.is_ready` says so. An object that a view cuts off
+        is asked for again in the view of the whole plane.
+
+        Raises
+        ------
+        InputError
+            If the prompt points outside of the plane, or the plane was embedded for a backbone
+            of another size.
+        """
+        started = time.perf_counter()
+        if embedded.size != self.backbone.input_size:
+            raise InputError(
+                f"The plane was encoded for a model input of {embedded.size} pixels, and "
+                f"'{self.backbone.name}' has {self.backbone.input_size}. Encode it anew."
+            )
+        prompt = prompt.checked_for(embedded.shape)
+        number, whole = embedded.best_view(prompt), len(embedded.views) - 1
+        with torch.inference_mode(), computing(self.backbone.device):
+            logits, score = self._in_view(embedded, number, prompt)
+            if number != whole and _is_cut(logits > 0, embedded.views[number]):
+                number = whole
+                logits, score = self._in_view(embedded, number, prompt)
+        probability, region = _on_plane(logits, embedded.views[number], embedded.shape)
+        mask = np.zeros(embedded.shape, bool)
+        mask[region] = probability[region] >= self.metadata.threshold
+        seconds = time.perf_counter() - started
+        return ClickAnswer(mask, probability, score, seconds, region)
+
+    def follow(self, embedded: EmbeddedPlane, mask: NDArray[np.bool_]) -> ClickAnswer | None:
+        """The same object in a neighbouring plane: its box, and a click well inside of it.
+
+        Parameters
+        ----------
+        embedded
+            The neighbouring plane.
+        mask
+            HxW, the object in this plane.
+
+        Returns
+        -------
+        ClickAnswer or None
+            None where nothing of it is left: the mask is empty, or what was found is another
+            object (less than a quarter of both masks is shared).
+        """
+        mask = np.asarray(mask, bool)
+        if mask.shape != embedded.shape:
+            raise InputError(
+                f"The mask has the shape {mask.shape} and the plane to go on to {embedded.shape}; "
+                "only planes of one stack can be followed."
+            )
+        if not mask.any():
+            return None
+        answer = self.answer(embedded, ClickPrompt((well_inside(mask),), Box.around(mask)))
+        return answer if iou(answer.mask, mask) >= LEAST_OVERLAP else None
+
+    def decode(self, embedding: Embedding, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits Bx1xhxw and expected IoU B of prompts, BxNx256, each on its own of B images."""
+        index = PLAIN_MASK
+        if self.method is not None:
+            index = self.method.settings.mask_index
+            tokens = self.method.move(self.backbone, embedding, tokens)
+        masks, quality = decode_masks(self.backbone.sam, embedding, tokens)
+        return masks[:, index : index + 1], quality[:, index]
+
+    def _in_view(
+        self, embedded: EmbeddedPlane, number: int, prompt: ClickPrompt
+    ) -> tuple[Tensor, float]:
+        """Logits of what of a view the plane fills, model pixels, and the score."""
+        seen = embedded.views[number]
+        embedding = embedded.embedding(number, self.embeddings.serve(self.backbone))
+        tokens = tokens_in_view(self.backbone, prompt, seen)
+        logits, quality = self.decode(embedding, tokens)
+        rows, columns = window_of(seen.prepared.scaled, embedded.size, seen.offset)
+        logits = resize_logits(logits.float(), embedded.size)[0, 0, :rows, :columns]
+        return logits, float(quality[0].clamp(0, 1))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the prompt file of a click specialist; returns its path, suffix completed.
+
+        Raises
+        ------
+        InputError
+            If it is plain SAM, which has learned nothing.
+        """
+        if self.method is None:
+            raise InputError("Plain SAM has learned nothing to save. Train a click specialist.")
+        tensors = {k: v.numpy() for k, v in self.method.tensors().items()}
+        self.path = write_prompt_file(path, PromptFile(tensors, self.metadata))
+        return self.path
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backbone: str | Path | Backbone | None = None,
+        device: str = "auto",
+    ) -> Clicker:
+        """Read the prompt file of a click specialist and put it on its backbone.
+
+        Parameters
+        ----------
+        backbone
+            The backbone if it is not one that is known by name.
+
+        Raises
+        ------
+        PromptFileError
+            If the file is damaged, of a prompt-free specialist, or of another backbone.
+        BackboneError
+            If the backbone cannot be had.
+        """
+        file = read_prompt_file(path)
+        metadata = file.metadata
+        if metadata.method != Plm.name:
+            raise PromptFileError(
+                f"{Path(path).name} holds a specialist that segments everything of its kind "
+                f"(method '{metadata.method}') and takes no clicks. Segment with it, or train a "
+                "click specialist with 'napari-ptsam train-clicks'."
+            )
+        found = backbone_of(metadata, path, backbone, device)
+        method = build_click_method(metadata.method, metadata.method_settings, found)
+        method.load_tensors({k: torch.from_numpy(v) for k, v in file.tensors.items()})
+        clicker = cls(method, found, metadata)
+        clicker.path = Path(path)
+        return clicker
+
+
+def _is_cut(mask: Tensor, seen: Seen) -> bool:
+    """Whether a mask in a view reaches a border beyond which the plane goes on."""
+    ends = [offset + side for offset, side in zip(seen.offset, mask.shape, strict=True)]
+    return bool(
+        (seen.offset[0] > 0 and mask[0].any())
+        or (seen.offset[1] > 0 and mask[:, 0].any())
+        or (ends[0] < seen.prepared.scaled[0] and mask[-1].any())
+        or (ends[1] < seen.prepared.scaled[1] and mask[:, -1].any())
+    )
+
+
+def _on_plane(
+    logits: Tensor, seen: Seen, shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+    """Probability on the plane, HxW, of a view's logits; and where it may be more than 0."""
+    axes, region = [], []
+    for length, side, offset in zip(shape, logits.shape, seen.offset, strict=True):
+        places = view_position(np.arange(length), seen.scale, offset)
+        inside = np.flatnonzero((places >= -0.5) & (places < max(side, 1) + 0.5))
+        region.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        axes.append(torch.from_numpy((2 * places[inside] + 1) / side - 1).float())
+    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), -1)[None]
+    sampled = functional.grid_sample(
+        logits.cpu()[None, None], grid, padding_mode="border", align_corners=False
+    )
+    probability = np.zeros(shape, np.float32)
+    where = (region[0], region[1])
+    probability[where] = sampled[0, 0].sigmoid().numpy()
+    return probability, where

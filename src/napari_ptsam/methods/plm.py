@@ -1,0 +1,141 @@
+"""PLM: what a user points at is moved to where the task's objects are understood.
+
+Source: "Task-Specific Adaptation of Segmentation Foundation Model via Prompt Learning"
+(arXiv 2403.09199), section 4.1: self-attention over the prompt's tokens, attention from the
+prompt to the image, an MLP, and the result is added to the prompt; SAM itself stays frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_ptsam.backbones.backbone import Backbone, Embedding
+from napari_ptsam.errors import InputError
+from napari_ptsam.methods.base import Learned, check_mask_index
+
+
+@dataclass(frozen=True)
+class PlmSettings:
+    """Sizes of the module, and which of SAM's masks answers.
+
+    Attributes
+    ----------
+    heads
+        Of both attentions; our choice, as in SAM's own decoder.
+    hidden
+        Width of the MLP; 2,048 agrees with the paper's 1.6 M numbers.
+    mask_index
+        Which of SAM's four masks is the answer; 0 is the one for prompts that leave no doubt.
+    """
+
+    heads: int = 8
+    hidden: int = 2048
+    mask_index: int = 0
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.hidden < 1:
+            raise InputError(
+                f"The PLM takes at least one head and one hidden number, not {self.heads} and "
+                f"{self.hidden}; 8 and 2048 are usual."
+            )
+        check_mask_index(self.mask_index)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens to B sources, or to one that all of them share."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """BxNxC tokens, and BxMxC or 1xMxC keys and values, to BxNxC."""
+        query = self._split(self.query(tokens))
+        # Projected before they are shared out: an image has many tokens, and many prompts.
+        key, value = (
+            self._split(projected).expand(len(tokens), -1, -1, -1)
+            for projected in (self.key(keys), self.value(values))
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
+
+
+class Plm(Learned):
+    """The Prompt Learning Module; every weight of the backbone stays as it is.
+
+    The last layer starts at zero, so that an untrained module changes nothing.
+
+    Parameters
+    ----------
+    settings
+        Sizes and mask index.
+    backbone
+        Whose prompt tokens it moves.
+    seed
+        Of the random initialisation.
+    """
+
+    name: ClassVar[str] = "plm"
+    title: ClassVar[str] = "PLM (learned from clicks)"
+    settings_type: ClassVar[type[Any]] = PlmSettings
+    settings: PlmSettings
+
+    def __init__(self, settings: PlmSettings, backbone: Backbone, seed: int = 0) -> None:
+        super().__init__(settings)
+        width = backbone.decoder_width
+        if width % settings.heads:
+            raise InputError(
+                f"The PLM cannot share a width of {width} among {settings.heads} heads; 8 is usual."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+            self.among = Attention(width, settings.heads)
+            self.to_image = Attention(width, settings.heads)
+            self.first = nn.Linear(width, settings.hidden)
+            self.last = nn.Linear(settings.hidden, width)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    @property
+    def learning_rate(self) -> float:
+        """Not in the paper; found by cross-validation, see docs/clicks.md."""
+        return 1e-3
+
+    def move(self, backbone: Backbone, embedding: Embedding, tokens: Tensor) -> Tensor:
+        """Prompt tokens with what was learned of the task added to them.
+
+        Parameters
+        ----------
+        embedding
+            Of B images, or of one that all prompts are for.
+        tokens
+            BxNx256, from SAM's prompt encoder.
+
+        Returns
+        -------
+        Tensor
+            BxNx256.
+        """
+        image = embedding[0].flatten(2).transpose(1, 2)
+        size = embedding[0].shape[-2:]
+        where = backbone.sam.prompt_encoder.pe_layer(size).flatten(1).t()
+        normed = self.norms[0](tokens)
+        mixed = tokens + self.among(normed, normed, normed)
+        # As in SAM's decoder, positions help to find and are no part of what is found.
+        mixed = mixed + self.to_image(self.norms[1](mixed), image + where, image)
+        offset = self.last(functional.gelu(self.first(self.norms[2](mixed))))
+        moved: Tensor = tokens + offset
+        return moved
