@@ -124,3 +124,19 @@ def test_memory_running_out_is_said_in_words(
     monkeypatch.setattr(type(method), "encode", full)
     with pytest.raises(OutOfMemoryError, match=r"memory of 'cpu' is full.*smaller backbone"):
         predict_plane(method, backbone, noise((64, 64)), Scaling(None))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 64), (64, 23)])
+@pytest.mark.parametrize("rotations", [2, 4])
+def test_rotations_average_the_logits_of_turned_planes(
+    method: Method, backbone: Backbone, shape: tuple[int, int], rotations: int
+) -> None:
+    image, logits = noise(shape), []
+    for quarters in range(rotations):
+        there = np.ascontiguousarray(np.rot90(image, quarters))
+        found = predict_plane(method, backbone, there, Scaling(1.0)).astype(np.float64)
+        logits.append(np.rot90(np.log(found / (1 - found)), -quarters))
+    expected = 1 / (1 + np.exp(-np.mean(logits, 0)))
+    averaged = predict_plane(method, backbone, image, Scaling(1.0), rotations)
+    np.testing.assert_allclose(averaged, expected, atol=1e-4)
+    assert np.abs(averaged - predict_plane(method, backbone, image, Scaling(1.0))).max() > 1e-3

@@ -195,7 +195,13 @@ def test_tensors_that_could_not_be_read_are_not_written(tmp_path, example, tenso
 
 @pytest.mark.parametrize(
     "change",
-    [{"threshold": 1.5}, {"threshold": True}, {"class_name": "a\x1b[2J"}, {"training": []}],
+    [
+        {"threshold": 1.5},
+        {"rotations": 3},
+        {"threshold": True},
+        {"class_name": "a\x1b[2J"},
+        {"training": []},
+    ],
 )
 def test_metadata_checks_itself(example, change) -> None:
     with pytest.raises(PromptFileError, match=next(iter(change))):

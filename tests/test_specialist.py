@@ -471,3 +471,18 @@ def test_a_checkpoint_of_other_images_is_refused(
         next(step for step in run if step.phase == "train")
     with pytest.raises(TrainingError, match="belongs to another run"):
         next(Specialist.train_steps(stack[0][:3], stack[1][:3], **options))
+
+
+def test_the_standard_preset_looks_from_four_sides_and_another_number_is_kept(
+    stack: tuple[NDArray[Any], NDArray[Any]], tiny_backbone: Path, tmp_path: Path
+) -> None:
+    settings = {**QUICK, "preset": "standard", "steps": 1}
+    trained = Specialist.train(*stack, backbone=tiny_backbone, **settings)
+    assert trained.rotations == 4
+    averaged = trained.predict(stack[0][0]).probability
+    trained.rotations = 1
+    path = trained.save(tmp_path / "one")
+    again = Specialist.load(path, backbone=tiny_backbone, device="cpu")
+    assert again.rotations == 1
+    single = again.predict(stack[0][0]).probability
+    assert np.abs(averaged - single).max() > 1e-4

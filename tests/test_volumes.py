@@ -105,18 +105,21 @@ def test_something_else_at_the_output_is_not_replaced(specialist, tmp_path):
 # ---- blocks
 
 
-@pytest.mark.parametrize("factor", [None, 0.3, 0.77, 1.0, 1.6])
-def test_blocks_of_a_plane_are_the_plane_without_seams(specialist, factor):
+@pytest.mark.parametrize(
+    ("factor", "rotations"), [(None, 1), (0.3, 1), (0.77, 1), (1.0, 4), (1.6, 1), (None, 2)]
+)
+def test_blocks_of_a_plane_are_the_plane_without_seams(specialist, factor, rotations):
     data = spots(1, 211, 187)
     backbone, method = specialist.backbone, specialist.method
     scaling, planes = Scaling(factor), open_planes(data)
     normalization = specialist.normalization.measured(planes, 0, side=50)
     large = LargePlane(planes, 0, normalization, scaling, backbone.input_size)
     found = np.zeros(data.shape[1:], np.float32)
-    predictor = BlockPredictor(method, backbone)
+    predictor = BlockPredictor(method, backbone, rotations=rotations)
     for block in Block.all_of(data.shape[1:], 64):
         found[block.slices] = predictor.predict(large, block)
-    whole = predict_plane(method, backbone, specialist.normalization.apply(data[0]), scaling)
+    pixels = specialist.normalization.apply(data[0])
+    whole = predict_plane(method, backbone, pixels, scaling, rotations)
     np.testing.assert_allclose(found, whole, atol=2e-5)
 
 

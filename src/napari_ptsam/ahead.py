@@ -62,6 +62,7 @@ def embed_planes(
     embeddings: Embeddings,
     normalization: Normalization,
     scaling: Scaling,
+    rotations: int = 1,
 ) -> Generator[PlaneEmbedded, None, None]:
     """Encode planes as a prediction would, and leave the embeddings where it looks for them.
 
@@ -77,6 +78,8 @@ def embed_planes(
     normalization, scaling
         As they will be in training and prediction: other brightness or another working scale
         gives other tiles.
+    rotations
+        In how many positions they will be looked at.
 
     Yields
     ------
@@ -91,10 +94,12 @@ def embed_planes(
         prepared = prepare_plane(normalization.apply(planes.read(index)), scaling, size)
         for start in range(0, len(prepared.offsets), TILES_AT_ONCE):
             offsets = prepared.offsets[start : start + TILES_AT_ONCE]
-            with torch.inference_mode(), computing(backbone.device):
-                served.encode_named(
-                    partial(prepared.name, offsets), partial(prepared.inputs, served, offsets)
-                )
+            for quarters in range(rotations):
+                with torch.inference_mode(), computing(backbone.device):
+                    served.encode_named(
+                        partial(prepared.name, offsets, quarters),
+                        partial(prepared.inputs, served, offsets, quarters),
+                    )
         yield PlaneEmbedded(
             index=index,
             key=planes.keys[index],

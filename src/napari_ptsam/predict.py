@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TypeVar
@@ -21,6 +21,9 @@ from napari_ptsam.tiling import Offset, Scaling, blend, tile_offsets
 from napari_ptsam.views import Marked, View, plain_view, prefilter, scaled_size
 
 TILES_AT_ONCE = 4
+
+ROTATIONS = (1, 2, 4)
+"""In how many positions a tile may be looked at, a quarter turn apart."""
 
 T = TypeVar("T")
 
@@ -58,19 +61,22 @@ class PreparedPlane:
     scaled: tuple[int, int]
     offsets: tuple[Offset, ...]
 
-    def embedded(self, method: Method, backbone: Backbone, offsets: Sequence[Offset]) -> Embedding:
-        """Embedding of some of the tiles."""
-        inputs = partial(self.inputs, backbone, offsets)
-        return embed(method, backbone, partial(self.name, offsets), inputs)
+    def embedded(
+        self, method: Method, backbone: Backbone, offsets: Sequence[Offset], quarters: int = 0
+    ) -> Embedding:
+        """Embedding of some of the tiles, each turned by so many quarters."""
+        inputs = partial(self.inputs, backbone, offsets, quarters)
+        return embed(method, backbone, partial(self.name, offsets, quarters), inputs)
 
-    def inputs(self, backbone: Backbone, offsets: Sequence[Offset]) -> Tensor:
+    def inputs(self, backbone: Backbone, offsets: Sequence[Offset], quarters: int = 0) -> Tensor:
         """Model inputs of some of the tiles, Bx3xSxS on the backbone's device."""
         views = [plain_view(self.plane, backbone.input_size, self.scale, o) for o in offsets]
-        return view_tensors(backbone, views)
+        return turned(view_tensors(backbone, views), views[0].content, quarters)
 
-    def name(self, offsets: Sequence[Offset]) -> str:
-        """What the inputs of some of the tiles are made of: pixels, scale and corners."""
-        return f"{self._digest} {self.scale!r} {list(offsets)}"
+    def name(self, offsets: Sequence[Offset], quarters: int = 0) -> str:
+        """What the inputs of some of the tiles are made of: pixels, scale, corners and turn."""
+        turn = f" turned {quarters}" if quarters else ""
+        return f"{self._digest} {self.scale!r} {list(offsets)}{turn}"
 
     @cached_property
     def _digest(self) -> str:
@@ -139,25 +145,40 @@ def decode_plane(
 
 
 def predict_plane(
-    method: Method, backbone: Backbone, image: NDArray[np.float32], scaling: Scaling
+    method: Method,
+    backbone: Backbone,
+    image: NDArray[np.float32],
+    scaling: Scaling,
+    rotations: int = 1,
 ) -> NDArray[np.float32]:
     """Probability of the object, HxW float32.
 
-    What `embed_plane` and `decode_plane` give, a few tiles at a time: embeddings of a whole
-    large plane would fill the memory.
+    With one rotation it is what `embed_plane` and `decode_plane` give, a few tiles at a time:
+    embeddings of a whole large plane would fill the memory.
+
+    Parameters
+    ----------
+    image, scaling
+        As for `prepare_plane`.
+    rotations
+        Of `ROTATIONS`: in how many positions each tile is looked at, see `averaged_logits`.
     """
-    return predict_prepared(method, backbone, prepare_plane(image, scaling, backbone.input_size))
+    prepared = prepare_plane(image, scaling, backbone.input_size)
+    return predict_prepared(method, backbone, prepared, rotations)
 
 
 def predict_prepared(
-    method: Method, backbone: Backbone, prepared: PreparedPlane
+    method: Method, backbone: Backbone, prepared: PreparedPlane, rotations: int = 1
 ) -> NDArray[np.float32]:
     """Probability of the object, HxW float32: the rest of `predict_plane`."""
+    size = backbone.input_size
+    content = min(prepared.scaled[0], size), min(prepared.scaled[1], size)
 
     def predicted() -> Iterator[tuple[Tensor, Offset]]:
         for group in _groups(prepared.offsets):
-            tiles = prepared.embedded(method, backbone, group)
-            yield from tile_logits(method, backbone, tiles, group)
+            encode = partial(prepared.embedded, method, backbone, group)
+            logits = averaged_logits(method, backbone, encode, content, rotations)
+            yield from zip(logits, group, strict=True)
 
     height, width = prepared.plane.image.shape[:2]
     with torch.inference_mode(), computing(backbone.device):
@@ -168,8 +189,49 @@ def tile_logits(
     method: Method, backbone: Backbone, tiles: Embedding, offsets: Sequence[Offset]
 ) -> Iterator[tuple[Tensor, Offset]]:
     """SxS logits of each tile, with its corner."""
-    logits = resize_logits(method.decode(backbone, tiles).float(), backbone.input_size)
-    yield from zip(logits[:, 0], offsets, strict=True)
+    yield from zip(_logits(method, backbone, tiles), offsets, strict=True)
+
+
+def averaged_logits(
+    method: Method,
+    backbone: Backbone,
+    encode: Callable[[int], Embedding],
+    content: tuple[int, int],
+    rotations: int,
+) -> Tensor:
+    """Logits of tiles, BxSxS: their mean over several positions of each tile.
+
+    Micrographs have no upright, but a network's answer differs a little with the position.
+
+    Parameters
+    ----------
+    encode
+        Gives the embedding of the tiles `turned` by so many quarters.
+    content
+        Rows and columns, from the top left, that the image fills in each tile.
+    rotations
+        How many positions: 1, 2 (a quarter turn apart) or 4.
+    """
+    total = torch.zeros(())
+    for quarters in range(rotations):
+        logits = _logits(method, backbone, encode(quarters))
+        there = content if quarters % 2 == 0 else content[::-1]
+        total = turned(logits, there, -quarters) + total.to(logits.device)
+    return total / rotations
+
+
+def turned(maps: Tensor, content: tuple[int, int], quarters: int) -> Tensor:
+    """Maps, ...xSxS, with their content turned by quarters; the padding stays below and right."""
+    if quarters % 4 == 0:
+        return maps
+    found = torch.zeros_like(maps)
+    part = torch.rot90(maps[..., : content[0], : content[1]], quarters, (-2, -1))
+    found[..., : part.shape[-2], : part.shape[-1]] = part
+    return found
+
+
+def _logits(method: Method, backbone: Backbone, tiles: Embedding) -> Tensor:
+    return resize_logits(method.decode(backbone, tiles).float(), backbone.input_size)[:, 0]
 
 
 def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -55,6 +55,8 @@ class PromptMetadata:
         Model pixels per image pixel, and how it was chosen.
     threshold
         Probability from which a pixel is object, 0..1.
+    rotations
+        In how many positions, a quarter turn apart, an image is looked at: 1, 2 or 4.
     class_name
         What the object is.
     training
@@ -76,6 +78,7 @@ class PromptMetadata:
     channels: dict[str, Any] = field(default_factory=dict)
     working_scale: dict[str, Any] = field(default_factory=dict)
     threshold: float = 0.5
+    rotations: int = 1
     class_name: str = "object"
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -84,6 +87,8 @@ class PromptMetadata:
             value = getattr(self, name)
             if name == "threshold":
                 good, wanted = _is_share(value), "a number from 0 to 1"
+            elif name == "rotations":
+                good, wanted = type(value) is int and value in (1, 2, 4), "1, 2 or 4"
             elif name in _TABLES:
                 good, wanted = isinstance(value, dict), "a table"
             else:
@@ -95,6 +100,9 @@ class PromptMetadata:
 
 
 _FIELDS = tuple(f.name for f in fields(PromptMetadata))
+_LATER = frozenset({"rotations"})
+"""Fields that the first files of version 1 lack."""
+
 _TABLES = frozenset({"method_settings", "normalization", "channels", "working_scale", "training"})
 
 
@@ -253,10 +261,10 @@ def _metadata(record: str) -> PromptMetadata:
     values = parse_json(record)
     if not isinstance(values, dict):
         raise ContainerError("its record is not a table")
-    missing = [name for name in _FIELDS if name not in values]
+    missing = [name for name in _FIELDS if name not in values and name not in _LATER]
     if missing:
         raise ContainerError(f"its record lacks {', '.join(missing)}")
-    return PromptMetadata(**{name: values[name] for name in _FIELDS})
+    return PromptMetadata(**{name: values[name] for name in _FIELDS if name in values})
 
 
 def _check_tensors(tensors: dict[str, NDArray[Any]]) -> None:

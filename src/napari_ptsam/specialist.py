@@ -142,6 +142,15 @@ class Specialist:
     def threshold(self, value: float) -> None:
         self.metadata = replace(self.metadata, threshold=float(value))
 
+    @property
+    def rotations(self) -> int:
+        """In how many positions, a quarter turn apart, each image is looked at: 1, 2 or 4."""
+        return self.metadata.rotations
+
+    @rotations.setter
+    def rotations(self, value: int) -> None:
+        self.metadata = replace(self.metadata, rotations=value)
+
     @classmethod
     def train(
         cls,
@@ -312,6 +321,7 @@ class Specialist:
             normalization=fitted.to_dict(),
             channels={"axes": axes, "channel": channel},
             working_scale=scaling.to_dict(),
+            rotations=plan.rotations,
             class_name=class_name if classes is None else next(iter(classes)),
         )
         specialist = cls(trainee, backbone, metadata)
@@ -366,7 +376,9 @@ class Specialist:
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one plane, HxW or HxWxC of any real dtype."""
         pixels = self.normalization.apply(np.asarray(image))
-        probability = predict_plane(self.method, self.recalling, pixels, self.scaling)
+        probability = predict_plane(
+            self.method, self.recalling, pixels, self.scaling, self.rotations
+        )
         return Prediction(probability, probability >= self.threshold)
 
     def segment(
@@ -458,7 +470,9 @@ class Specialist:
             )
         images = self._opened(source, planes, axes, channel)
         embeddings = Embeddings(limit=0, disk=cache or DiskCache(writes=True))
-        yield from embed_planes(self.backbone, images, embeddings, self.normalization, self.scaling)
+        yield from embed_planes(
+            self.backbone, images, embeddings, self.normalization, self.scaling, self.rotations
+        )
 
     def _opened(
         self,

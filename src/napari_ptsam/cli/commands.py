@@ -111,6 +111,8 @@ def segment(args: argparse.Namespace) -> None:
         specialist = specialist.of(args.object)
     if args.threshold is not None:
         specialist.threshold = args.threshold
+    if args.rotations is not None:
+        specialist.rotations = args.rotations
     if args.scale is not None:
         specialist.scaling = Scaling(None if args.scale == "fit" else args.scale)
     if args.cache:

@@ -238,6 +238,13 @@ def _add_segment(subparsers: Commands) -> None:
     add("--probability", action="store_true", help="write probabilities too")
     add("--threshold", type=_fraction, metavar="P", help="instead of the specialist's own")
     add(
+        "--rotations",
+        type=int,
+        choices=(1, 2, 4),
+        help="look at each image in so many positions and average, instead of the specialist's "
+        "own number: slower by as much, often a little more accurate",
+    )
+    add(
         "--minimum-size",
         type=_positive,
         default=1,

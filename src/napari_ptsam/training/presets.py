@@ -40,6 +40,8 @@ class TrainingPlan:
     start_from_examples
         Begin with the prompts that the backbone's task encoder makes from the examples,
         where it has one.
+    rotations
+        In how many positions the trained specialist looks at each image, unless told otherwise.
     """
 
     preset: str
@@ -55,6 +57,7 @@ class TrainingPlan:
     refit: bool = False
     full_resolution_loss: bool = False
     start_from_examples: bool = True
+    rotations: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +91,9 @@ def training_plan(
         "quick": TrainingPlan(
             "quick", steps=150, learning_rate=rate, views_per_image=4, evaluate_every=15
         ),
-        "standard": TrainingPlan("standard", steps=500, learning_rate=rate, refit=True),
+        "standard": TrainingPlan(
+            "standard", steps=500, learning_rate=rate, refit=True, rotations=4
+        ),
         "paper": TrainingPlan(
             "paper",
             steps=20_000,

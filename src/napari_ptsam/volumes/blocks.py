@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_ptsam.backbones import Backbone
+from napari_ptsam.backbones import Backbone, Embedding
 from napari_ptsam.devices import computing
 from napari_ptsam.methods import Method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes
-from napari_ptsam.predict import TILES_AT_ONCE, tile_logits, view_tensors
+from napari_ptsam.predict import TILES_AT_ONCE, averaged_logits, turned, view_tensors
 from napari_ptsam.tiling import Offset, Scaling, merge_tiles, tile_offsets
 from napari_ptsam.views import (
     Marked,
@@ -159,10 +159,19 @@ class BlockPredictor:
         Of the specialist.
     batch
         Tiles that the backbone sees at once. Another number may change the last digits.
+    rotations
+        In how many positions each tile is looked at, see `averaged_logits`.
     """
 
-    def __init__(self, method: Method, backbone: Backbone, batch: int = TILES_AT_ONCE) -> None:
-        self._method, self._backbone, self._batch = method, backbone, batch
+    def __init__(
+        self,
+        method: Method,
+        backbone: Backbone,
+        batch: int = TILES_AT_ONCE,
+        rotations: int = 1,
+    ) -> None:
+        self._method, self._backbone = method, backbone
+        self._batch, self._rotations = batch, rotations
         self._only: tuple[int, Tensor] | None = None
 
     def predict(self, plane: LargePlane, block: Block) -> NDArray[np.float32]:
@@ -205,8 +214,16 @@ class BlockPredictor:
         groups = [offsets[i : i + self._batch] for i in range(0, len(offsets), self._batch)]
         drawn = ([plane.view(offset) for offset in group] for group in groups)
         for group, views in zip(groups, ahead(drawn), strict=True):
-            tiles = self._method.encode(self._backbone, view_tensors(self._backbone, views))
-            yield from tile_logits(self._method, self._backbone, tiles, group)
+            yield from zip(self._logits(views), group, strict=True)
+
+    def _logits(self, views: list[View]) -> Tensor:
+        method, backbone, content = self._method, self._backbone, views[0].content
+        inputs = view_tensors(backbone, views)
+
+        def encode(quarters: int) -> Embedding:
+            return method.encode(backbone, turned(inputs, content, quarters))
+
+        return averaged_logits(method, backbone, encode, content, self._rotations)
 
 
 def _span(first: int, length: int, whole: int, scaled: int) -> tuple[int, int]:

@@ -214,7 +214,9 @@ class SideStage:
             tall = max(round(depth * self._stretch), 1)
             image = _resized(cut, (tall, across)) if tall != depth else np.ascontiguousarray(cut)
             prepared = prepare_plane(image, self._scaling, size)
-            probability = predict_prepared(specialist.method, specialist.recalling, prepared)
+            probability = predict_prepared(
+                specialist.method, specialist.recalling, prepared, specialist.rotations
+            )
             back = _resized(probability[..., None], (depth, across))[..., 0]
             found.append(logit(back))
         return np.stack(found)

@@ -235,7 +235,7 @@ def _plane_by_plane(batch: Batch, planes: Planes, output: Path, mark: str) -> No
                 extra.write(number, probability)
 
         def compute(prepared: PreparedPlane) -> Any:
-            return predict_prepared(specialist.method, backbone, prepared)
+            return predict_prepared(specialist.method, backbone, prepared, specialist.rotations)
 
         with closing(overlapped(range(len(planes)), read, compute, write)) as run:
             for _ in run:

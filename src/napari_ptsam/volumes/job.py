@@ -230,6 +230,7 @@ def specialist_identity(specialist: Specialist) -> dict[str, Any]:
         "normalization": metadata.normalization,
         "working scale": specialist.scaling.to_dict(),
         "threshold": metadata.threshold,
+        "rotations": metadata.rotations,
     }
 
 

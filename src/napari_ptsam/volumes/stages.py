@@ -162,7 +162,7 @@ class PlaneStage:
     def compute(self, data: PreparedPlane) -> NDArray[np.float32]:
         """Probability of the object."""
         specialist = self._work.specialist
-        return predict_prepared(specialist.method, specialist.recalling, data)
+        return predict_prepared(specialist.method, specialist.recalling, data, specialist.rotations)
 
     def write(self, number: int, result: NDArray[np.float32]) -> None:
         """Hand the probability on."""
@@ -177,7 +177,9 @@ class BlockStage:
     def __init__(self, work: Work, sink: Callable[[int, NDArray[np.float32]], None]) -> None:
         self._work, self._sink = work, sink
         specialist = work.specialist
-        self._predictor = BlockPredictor(specialist.method, specialist.recalling, work.job.batch)
+        self._predictor = BlockPredictor(
+            specialist.method, specialist.recalling, work.job.batch, specialist.rotations
+        )
 
     def __len__(self) -> int:
         return len(self._work.planes) * len(self._work.blocks)
