@@ -90,8 +90,8 @@ class MethodConfig:
         Those that are not to be the method's or baseline's own.
     learning_rate, steps, batch_size
         Instead of the method's and the study's own.
-    sizes
-        Only these of the study's sizes; empty for all.
+    sizes, data
+        Only these of the study's sizes and data sets; empty for all.
     family
         Name under which a method with a frozen and one with a tuned encoder are compared.
     longer_than
@@ -107,6 +107,7 @@ class MethodConfig:
     steps: int | None = None
     batch_size: int | None = None
     sizes: tuple[int, ...] = ()
+    data: tuple[str, ...] = ()
     family: str = ""
     longer_than: str = ""
 
@@ -128,6 +129,15 @@ class MethodConfig:
     def shown(self) -> str:
         """Its title."""
         return self.title or self.name
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it has no part in the main comparison, which takes all sizes and data sets."""
+        return bool(self.sizes or self.data or self.longer_than)
+
+    def takes(self, data: str, size: int) -> bool:
+        """Whether it is run on a data set with so many images."""
+        return (not self.data or data in self.data) and (not self.sizes or size in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -231,24 +241,37 @@ class BenchmarkConfig:
             raise InputError(f"Sizes are numbers of images that grow, not {list(self.sizes)}.")
         if self.splits < 1 or not self.seeds:
             raise InputError("A study has at least one split and one seed.")
-        known = {m.name for m in self.methods}
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Of what methods refer to."""
+        known, data = {m.name for m in self.methods}, {d.name for d in self.data}
         for m in self.methods:
-            strange = set(m.sizes) - set(self.sizes)
-            if strange or (m.longer_than and m.longer_than not in known):
+            strange = [
+                *map(str, set(m.sizes) - set(self.sizes)),
+                *(set(m.data) - data),
+                *({m.longer_than} - known - {""}),
+            ]
+            if strange:
                 raise InputError(
-                    f"The method '{m.name}' names sizes {sorted(strange)} that the study has not, "
-                    f"or '{m.longer_than}', which is no method of it."
+                    f"The method '{m.name}' names {', '.join(sorted(strange))}, which is no size, "
+                    "data set or method of the study."
                 )
 
     def cells(self) -> Iterator[Cell]:
-        """All trainings, split by split, so that a part of them is a study too."""
+        """All trainings, so that a part of them is a study too: split by split, variants last.
+
+        Methods on the same images follow each other, and share what the frozen encoder gave.
+        """
         for seed in self.seeds:
-            for split in range(self.splits):
-                for size in self.sizes:
-                    for data in self.data:
-                        for method in self.methods:
-                            if not method.sizes or size in method.sizes:
-                                yield Cell(data.name, method.name, size, split, seed)
+            for variants in (False, True):
+                methods = [m for m in self.methods if m.is_variant == variants]
+                for split in range(self.splits):
+                    for size in self.sizes:
+                        for data in self.data:
+                            for method in methods:
+                                if method.takes(data.name, size):
+                                    yield Cell(data.name, method.name, size, split, seed)
 
     def beside(self, name: str) -> Path:
         """A path that the file gives, relative to it."""
@@ -297,6 +320,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "Path": (Path,),
 }
 
+_LISTS = {"tuple[int, ...]": int, "tuple[str, ...]": str}
+
 
 def _made(kind: type[Any], table: Any, path: Path) -> Any:
     """An object of a table's values, of which each is checked."""
@@ -319,8 +344,8 @@ def _made(kind: type[Any], table: Any, path: Path) -> Any:
 
 
 def _checked(value: Any, wanted: str, name: str, path: Path) -> Any:
-    if wanted == "tuple[int, ...]":
-        if isinstance(value, list) and all(type(v) is int for v in value):
+    if wanted in _LISTS:
+        if isinstance(value, list) and all(type(v) is _LISTS[wanted] for v in value):
             return tuple(value)
     elif wanted not in _KINDS or (
         isinstance(value, _KINDS[wanted]) and (type(value) is not bool or wanted == "bool")

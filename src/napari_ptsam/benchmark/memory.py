@@ -28,12 +28,18 @@ class PeakMemory:
         except OSError:
             pass
 
-    def read(self) -> int | None:
-        """Bytes; None where this system cannot tell."""
+    def read(self, shared: int = 0) -> int | None:
+        """Bytes; None where this system cannot tell.
+
+        Parameters
+        ----------
+        shared
+            Bytes of main memory that other work has a part in, and that do not count.
+        """
         if self._cuda is not None:
             return int(torch.cuda.max_memory_allocated(self._cuda))
         if not self._watched:
             return None
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
         peak = next((line for line in lines if line.startswith("VmHWM:")), None)
-        return None if peak is None else int(peak.split()[1]) * 1024
+        return None if peak is None else int(peak.split()[1]) * 1024 - shared

@@ -17,6 +17,7 @@ from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, DataConfig
 from napari_ptsam.benchmark.datasets import DataSet
 from napari_ptsam.benchmark.memory import PeakMemory
 from napari_ptsam.benchmark.results import Result, Results, Status
+from napari_ptsam.benchmark.shared import SharedEmbeddings, clock
 from napari_ptsam.benchmark.study import Choice, Study
 from napari_ptsam.benchmark.systems import Learned, Task, learn
 from napari_ptsam.errors import PtsamError
@@ -77,7 +78,7 @@ def run_benchmark(study: Study, choice: Choice) -> Generator[CellStep | CellEnd,
         During and after each cell. Closing the iterator cancels the cell that is running.
     """
     started = time.monotonic()
-    cells = study.open(choice)
+    cells, shared = study.open(choice), SharedEmbeddings(study.backbone)
     for number, cell in enumerate(cells, start=1):
         if choice.hours is not None and time.monotonic() - started > 3600 * choice.hours:
             return
@@ -86,56 +87,73 @@ def run_benchmark(study: Study, choice: Choice) -> Generator[CellStep | CellEnd,
             splits = study.splits(cell.data)
             result = study.results.write(cell, splits, Status.SKIPPED, reason=reason)
         else:
-            result = yield from _run(study, data, cell, number, len(cells))
+            result = yield from _run(_Place(study, data, cell, number, len(cells), shared))
         yield CellEnd(cell, number, len(cells), result)
 
 
-def _run(
-    study: Study, data: DataSet, cell: Cell, number: int, total: int
-) -> Generator[CellStep, None, Result]:
+@dataclass(frozen=True)
+class _Place:
+    """A cell that is run, with all around it."""
+
+    study: Study
+    data: DataSet
+    cell: Cell
+    number: int
+    total: int
+    shared: SharedEmbeddings
+
+    def step(self, phase: str, step: int, steps: int) -> CellStep:
+        return CellStep(self.cell, self.number, self.total, phase, step, steps)
+
+    def seconds(self) -> float:
+        """Of a clock that goes on as if nothing had been encoded for other cells."""
+        return clock(self.study.backbone.device) + self.shared.seconds_saved
+
+
+def _run(at: _Place) -> Generator[CellStep, None, Result]:
     """One cell to its result, whatever that is."""
-    results, scratch = study.results, study.results.scratch(cell)
+    results, cell, splits = at.study.results, at.cell, at.data.splits
+    scratch = results.scratch(cell)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        content = yield from _measure(study, data, cell, number, total)
-        result = results.write(cell, data.splits, Status.DONE, **content)
+        content = yield from _measure(at)
+        result = results.write(cell, splits, Status.DONE, **content)
     except (KeyboardInterrupt, GeneratorExit):
         # The training's checkpoint stays, so that the next run goes on from it.
-        results.write(cell, data.splits, Status.CANCELLED, reason="stopped by the user")
+        results.write(cell, splits, Status.CANCELLED, reason="stopped by the user")
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, PtsamError) else repr(error)
         details = "" if isinstance(error, PtsamError) else traceback.format_exc()
-        result = results.write(cell, data.splits, Status.FAILED, reason=reason, traceback=details)
+        result = results.write(cell, splits, Status.FAILED, reason=reason, traceback=details)
     shutil.rmtree(scratch)
     return result
 
 
-def _measure(
-    study: Study, data: DataSet, cell: Cell, number: int, total: int
-) -> Generator[CellStep, None, dict[str, Any]]:
+def _measure(at: _Place) -> Generator[CellStep, None, dict[str, Any]]:
     """Train and test: the content of a result."""
-    config, method = study.config, _named(study.config.methods, cell.method)
+    study, cell = at.study, at.cell
     task = Task(
-        data.train, data.splits.training(cell.split, cell.size), data.config.target,
-        cell.training_seed, config.training, study.backbone, study.results.scratch(cell),
+        at.data.train, at.data.splits.training(cell.split, cell.size), at.data.config.target,
+        cell.training_seed, study.config.training, study.backbone, study.results.scratch(cell),
+        at.shared,
     )  # fmt: skip
-    memory, started = PeakMemory(study.backbone.device), time.perf_counter()
-    run = learn(method, task)
+    memory, started = PeakMemory(study.backbone.device), at.seconds()
+    run = learn(_named(study.config.methods, cell.method), task)
     while True:
         try:
             step = next(run)
         except StopIteration as end:
             learned: Learned = end.value
             break
-        yield CellStep(cell, number, total, step.phase, step.step, step.steps)
-    seconds = time.perf_counter() - started
-    tested = yield from _test(study, data, cell, learned, (number, total))
+        yield at.step(step.phase, step.step, step.steps)
+    seconds = at.seconds() - started
+    tested = yield from _test(at, learned)
     return {
         **tested,
         # A training that went on from a checkpoint took longer than this run knows of.
         "train_seconds": None if learned.facts["resumed"] else round(seconds, 2),
-        "peak_memory_bytes": memory.read(),
+        "peak_memory_bytes": memory.read(at.shared.nbytes),
         "parameters": learned.parameters,
         "file_bytes": learned.nbytes,
         "backbone": study.backbone.identity,
@@ -144,10 +162,9 @@ def _measure(
     }
 
 
-def _test(
-    study: Study, data: DataSet, cell: Cell, learned: Learned, place: tuple[int, int]
-) -> Generator[CellStep, None, dict[str, Any]]:
+def _test(at: _Place, learned: Learned) -> Generator[CellStep, None, dict[str, Any]]:
     """Scores of the test images, seconds for each, and masks that the report will show."""
+    study, data, cell = at.study, at.data, at.cell
     shown = _shown(study.config, cell, data)
     overlaps: dict[str, Overlap] = {}
     images: dict[str, dict[str, float]] = {}
@@ -155,15 +172,15 @@ def _test(
     spent = 0.0
     for i, key in enumerate(data.splits.test, start=1):
         test = data.test.read(key)
-        started = time.perf_counter()
+        started = at.seconds()
         mask = learned.segment(test.image)
-        spent += time.perf_counter() - started
+        spent += at.seconds() - started
         overlaps[key] = overlap = count_overlap(mask, test.truth)
         edges = boundary_f(mask, test.truth)
         images[key] = {"dice": overlap.dice, "iou": overlap.iou, "boundary_f": edges}
         if key in shown:
             pictures.append({"key": key, "file": _keep(study.results, cell, len(pictures), mask)})
-        yield CellStep(cell, *place, "test", i, len(data.splits.test))
+        yield at.step("test", i, len(data.splits.test))
     edges_mean = float(np.mean([image["boundary_f"] for image in images.values()]))
     return {
         "scores": Scores(overlaps).to_dict() | {"boundary_f_mean": edges_mean},

@@ -19,6 +19,7 @@ from napari_ptsam.baselines.nnunet import NnUnetBaseline
 from napari_ptsam.baselines.unet import UNetBaseline
 from napari_ptsam.benchmark.config import MethodConfig, TrainingConfig
 from napari_ptsam.benchmark.pool import Pool
+from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError
 from napari_ptsam.examples import load_examples
 from napari_ptsam.normalize import Normalization
@@ -51,6 +52,8 @@ class Task:
         Frozen, on its device.
     scratch
         Folder of this training alone, for checkpoints and the like.
+    embeddings
+        What the frozen encoder gave to cells before.
     """
 
     pool: Pool
@@ -60,6 +63,7 @@ class Task:
     training: TrainingConfig
     backbone: Backbone
     scratch: Path
+    embeddings: Embeddings
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def _learn_specialist(method: MethodConfig, task: Task) -> Generator[TrainStep, 
         seed=task.seed,
         class_name=task.target,
         checkpoint=checkpoint,
+        embeddings=task.embeddings,
     )
     losses: dict[str, list[float]] = {}
     while True:
@@ -153,6 +158,7 @@ def _learn_specialist(method: MethodConfig, task: Task) -> Generator[TrainStep, 
         if step.phase != "embed":
             losses.setdefault(step.phase, []).append(step.loss)
         yield step
+    specialist.embeddings = task.embeddings  # for the test images
     record = specialist.metadata.training
     with tempfile.TemporaryDirectory(dir=task.scratch) as folder:
         nbytes = specialist.save(Path(folder) / "learned").stat().st_size

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, MethodConfig
+from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, DataConfig, MethodConfig
 from napari_ptsam.benchmark.results import Result, Results, Status
 from napari_ptsam.benchmark.splits import Splits
 
@@ -93,9 +93,16 @@ class Figures:
         """Mean and SD of a score in percent."""
         return Spread.of(self.score(data, method, size, name))
 
-    def over_data(self, method: str, size: int, name: str = "dice_mean") -> float | None:
-        """Mean over data sets of a score in percent; None unless all are there."""
-        found = [self.spread(d.name, method, size, name) for d in self.config.data]
+    def over_data(
+        self,
+        method: str,
+        size: int,
+        name: str = "dice_mean",
+        data: Sequence[DataConfig] | None = None,
+    ) -> float | None:
+        """Mean over data sets, by default all, of a score in percent; None if one is missing."""
+        sets = self.config.data if data is None else data
+        found = [self.spread(d.name, method, size, name) for d in sets]
         means = [spread.mean for spread in found if spread is not None]
         return statistics.fmean(means) if len(means) == len(found) else None
 
@@ -114,7 +121,7 @@ class Figures:
 
     def main_methods(self) -> list[MethodConfig]:
         """Those of the main comparison: at all sizes, and no repetition of another."""
-        return [m for m in self.config.methods if not m.sizes and not m.longer_than]
+        return [m for m in self.config.methods if not m.is_variant]
 
     def families(self) -> list[tuple[str, MethodConfig, MethodConfig]]:
         """Name, frozen member and tuned member of each family that has one of each."""

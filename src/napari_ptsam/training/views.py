@@ -99,8 +99,17 @@ class FreshViews:
         drawn = self._draw(rng)
         views = [self._view(i, rng) for i in drawn]
         images = view_tensors(self.job.backbone, views)
-        embedding = self.job.method.encode(self.job.backbone, images)
-        return self._batch(embedding, [_marks(v) for v in views], drawn)
+        return self._batch(self._encoded(images), [_marks(v) for v in views], drawn)
+
+    def _encoded(self, images: Tensor) -> Embedding:
+        """Of a step's inputs; found again where another method was shown the same views."""
+        method, backbone = self.job.method, self.job.backbone
+        if not method.works_on_embeddings:
+            return method.encode(backbone, images)
+        with torch.inference_mode():
+            embedding = method.encode(backbone, images)
+        # A copy made outside is no tensor of inference, and gradients may pass by it.
+        return tuple(level.clone() for level in embedding)
 
     def _rng(self, step: int) -> np.random.Generator:
         return np.random.default_rng([self.job.plan.seed, 1, step])
