@@ -14,11 +14,8 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
-    QPushButton,
     QSizePolicy,
     QSpinBox,
     QVBoxLayout,
@@ -28,6 +25,8 @@ from qtpy.QtWidgets import (
 from napari_ptsam._widgets.autosave import Autosave, Kept
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
+from napari_ptsam._widgets.commands import open_clicks
+from napari_ptsam._widgets.controls import button, row, words
 from napari_ptsam._widgets.importing import ImportedPlane, import_masks
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layers import (
@@ -38,6 +37,7 @@ from napari_ptsam._widgets.layers import (
     plane_count,
     plane_name,
     planes_of,
+    same_planes,
     set_channel_axis,
     slot,
 )
@@ -73,27 +73,32 @@ class AnnotateSection(QWidget):
         self.channels = ChannelChoice(self._annotations)
         self.labels = LayerChoice(viewer, Labels, "none yet")
         self.labels.setToolTip("The layer that you paint the object on.")
-        self.new_labels = _button("New", "Make a layer to paint on, and take the brush.")
-        self.hint = _text("")
-        self.counter = _text("")
+        self.new_labels = button("New", "Make a layer to paint on, and take the brush.")
+        self.click = button(
+            "Click instead of painting",
+            "One click on an object instead of painting it: opens the dock for that, on these "
+            "layers. What you accept there counts as painted.",
+        )
+        self.hint = words("")
+        self.counter = words("")
         self.planes = QListWidget()
         self.planes.setToolTip("The annotated planes. Click one, or press Enter, to go there.")
         self.planes.setMaximumHeight(110)
         self.planes.setSizeAdjustPolicy(QListWidget.SizeAdjustPolicy.AdjustToContents)
         self.planes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
-        self.suggest = _button("Next plane", "Go far from the planes annotated so far (Shift+N).")
+        self.suggest = button("Next plane", "Go far from the planes annotated so far (Shift+N).")
         self.empty = QCheckBox("This plane has no object")
         self.empty.setToolTip(
             "Tick it where there truly is nothing to find: that, too, is learned from (Shift+E)."
         )
-        self.part = _button(
+        self.part = button(
             "Only a part ...",
             "Draw a rectangle around the part of the plane that you annotated. "
             "What is outside of it is not learned from.",
         )
-        self.load_masks = _button("Import masks ...", "Take over masks from an image file.")
-        self.load_folder = _button("Folder ...", "Take over masks from a folder of image files.")
-        self.predict = _button(
+        self.load_masks = button("Import masks ...", "Take over masks from an image file.")
+        self.load_folder = button("Folder ...", "Take over masks from a folder of image files.")
+        self.predict = button(
             "Start from prediction",
             "Let the current specialist fill this plane, then correct it with the brush. "
             "Undo (Ctrl+Z) takes it back (Shift+G).",
@@ -107,8 +112,8 @@ class AnnotateSection(QWidget):
         self.label.setRange(1, 65535)
         self.label.setToolTip("Number of the label that is the object.")
         self.offer = RestoreOffer()
-        self.why = _text("")
-        self.status = _text("")
+        self.why = words("")
+        self.status = words("")
         self.status.hide()
 
     def _lay_out(self) -> None:
@@ -116,19 +121,20 @@ class AnnotateSection(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Image", self.image)
         form.addRow(self.channels)
-        form.addRow("Labels", _row(self.labels, self.new_labels))
+        form.addRow("Labels", row(self.labels, self.new_labels))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(self.offer)
         layout.addWidget(self.hint)
+        layout.addWidget(self.click)
         layout.addWidget(self.counter)
         layout.addWidget(self.planes)
         layout.addWidget(self.empty)
-        layout.addLayout(_row(self.suggest, self.part))
+        layout.addLayout(row(self.suggest, self.part))
         layout.addWidget(self.predict)
-        layout.addLayout(_row(self.load_masks, self.load_folder))
-        layout.addLayout(_row(self.one_label, self.label))
+        layout.addLayout(row(self.load_masks, self.load_folder))
+        layout.addLayout(row(self.one_label, self.label))
         layout.addWidget(self.why)
         layout.addWidget(self.status)
 
@@ -136,6 +142,7 @@ class AnnotateSection(QWidget):
         self.image.chosen.connect(self._on_image)
         self.labels.chosen.connect(self._on_labels)
         self.new_labels.clicked.connect(self._on_new_labels)
+        self.click.clicked.connect(self._on_click)
         self.planes.itemClicked.connect(self._go)
         self.planes.itemActivated.connect(self._go)
         self.suggest.clicked.connect(self._on_suggest)
@@ -235,12 +242,13 @@ class AnnotateSection(QWidget):
         annotations, running = self._annotations, self._state.jobs.running
         has_labels = annotations.labels is not None
         self.new_labels.setEnabled(annotations.image is not None)
+        self.click.setVisible(annotations.image is not None)
         self.suggest.setEnabled(
             annotations.image is not None and plane_count(annotations.image) > 1
         )
         self.part.setEnabled(has_labels)
-        for button in (self.load_masks, self.load_folder):
-            button.setEnabled(annotations.image is not None and running is None)
+        for importing in (self.load_masks, self.load_folder):
+            importing.setEnabled(annotations.image is not None and running is None)
         self.predict.setEnabled(self._state.current is not None and has_labels and running is None)
         self.predict.setVisible(self._state.current is not None)
         reasons = []
@@ -269,7 +277,7 @@ class AnnotateSection(QWidget):
         self.offer.hide()
         self._annotations.image = layer
         labels = self._annotations.labels
-        if layer is not None and (labels is None or not _fits(labels, layer)):
+        if layer is not None and (labels is None or not same_planes(labels, layer)):
             self._take_fitting_labels(layer)
 
     def _take_fitting_labels(self, image: Image) -> None:
@@ -278,7 +286,7 @@ class AnnotateSection(QWidget):
                 layer
                 for layer in self._state.viewer.layers
                 if isinstance(layer, Labels)
-                and _fits(layer, image)
+                and same_planes(layer, image)
                 and RESULT_MARK not in layer.metadata
             ),
             None,
@@ -289,6 +297,9 @@ class AnnotateSection(QWidget):
 
     def _on_new_labels(self) -> None:
         self._explained(self._annotations.new_labels)
+
+    def _on_click(self) -> None:
+        open_clicks(self._state.viewer, self._annotations)
 
     def _on_part(self) -> None:
         self._explained(self._annotations.new_areas)
@@ -435,12 +446,6 @@ def _nothing(value: object) -> None:
     pass
 
 
-def _fits(labels: Labels, image: Image) -> bool:
-    return plane_count(labels) == plane_count(image) and (
-        data_shape(labels)[-2:] == data_shape(image)[-2:]
-    )
-
-
 def _started(
     before: NDArray[Any], mask: NDArray[np.bool_], label: int | None, value: int
 ) -> NDArray[Any]:
@@ -449,22 +454,3 @@ def _started(
         return np.where(mask, value, 0)
     after = np.where(before == label, 0, before)
     return np.where(mask & (after == 0), value, after)
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
-
-
-def _text(text: str) -> QLabel:
-    label = QLabel(text)
-    label.setWordWrap(True)
-    return label
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for number, widget in enumerate(widgets):
-        row.addWidget(widget, stretch=number == 0)
-    return row

@@ -15,6 +15,7 @@ from napari_ptsam._widgets.layers import (
     plane_count,
     plane_index,
     planes_of,
+    same_planes,
 )
 from napari_ptsam._widgets.masks import IGNORED, AnnotatedMasks, Box, boxes_of, rectangle
 from napari_ptsam._widgets.tracking import PaintedPlanes
@@ -202,9 +203,7 @@ class Annotations:
             return "Open an image and choose it above."
         if self.labels is None:
             return "Make a labels layer to paint on first."
-        if plane_count(self.labels) != plane_count(self._image) or (
-            data_shape(self.labels)[-2:] != data_shape(self._image)[-2:]
-        ):
+        if not same_planes(self.labels, self._image):
             return (
                 f"The labels layer '{self.labels.name}' does not have the size of the image "
                 f"'{self._image.name}'. Choose another, or make a new one."

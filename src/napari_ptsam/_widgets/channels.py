@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
+from napari_ptsam._widgets.controls import show_row
 from napari_ptsam._widgets.layers import axes_of, channel_axis, data_shape, set_channel_axis
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ class ChannelChoice(QWidget):
             self._fill_axis(image)
             self._fill_channel(image)
         for box in (self.axis, self.channel):
-            shown = box.count() > 1
-            box.setVisible(shown)
-            self._form.labelForField(box).setVisible(shown)
+            show_row(self._form, box, box.count() > 1)
         self.setVisible(self.axis.count() > 1 or self.channel.count() > 1)
 
     def _fill_axis(self, image: Image | None) -> None:

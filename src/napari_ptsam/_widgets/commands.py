@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
@@ -10,10 +10,15 @@ from qtpy.QtWidgets import QWidget
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_ptsam._widgets.dock import PtsamDock
+    from napari_ptsam._widgets.annotations import Annotations
+    from napari_ptsam._widgets.clicks import ClickDock
+    from napari_ptsam._widgets.dock import PtsamDock, StepsDock
+
+D = TypeVar("D", bound="StepsDock")
 
 DOCK_NAME = "Annotate, train, segment (PTSAM)"
-"""The name that napari gives the dock when it is opened from the Plugins menu."""
+CLICK_DOCK_NAME = "Click to segment (PTSAM)"
+"""The names that napari gives the docks when they are opened from the Plugins menu."""
 
 
 def open_dock(viewer: napari.viewer.Viewer, section: str | None = None) -> PtsamDock:
@@ -28,17 +33,41 @@ def open_dock(viewer: napari.viewer.Viewer, section: str | None = None) -> Ptsam
     """
     from napari_ptsam._widgets.dock import PtsamDock
 
-    docks = [w for w in viewer.window.dock_widgets.values() if isinstance(w, PtsamDock)]
-    dock = docks[0] if docks else PtsamDock(viewer)
+    dock, made = _shown(viewer, PtsamDock, DOCK_NAME)
+    if section is not None or made:
+        dock.show_section(section or "annotate")
+    return dock
+
+
+def open_clicks(viewer: napari.viewer.Viewer, annotations: Annotations | None = None) -> ClickDock:
+    """Show the dock of a viewer in which one clicks, which is made if there is none.
+
+    Parameters
+    ----------
+    viewer
+        napari's.
+    annotations
+        Whose layers to click on; by default those that the dock has.
+    """
+    from napari_ptsam._widgets.clicks import ClickDock
+
+    dock, _ = _shown(viewer, ClickDock, CLICK_DOCK_NAME)
+    if annotations is not None:
+        dock.state.take_over(annotations)
+    return dock
+
+
+def _shown(viewer: napari.viewer.Viewer, kind: type[D], name: str) -> tuple[D, bool]:
+    """The viewer's dock of a kind, in front, and whether it had to be made."""
+    docks = [w for w in viewer.window.dock_widgets.values() if isinstance(w, kind)]
+    dock = docks[0] if docks else kind(viewer)
     if not docks:
-        viewer.window.add_dock_widget(dock, name=DOCK_NAME, area="right", tabify=True)
+        viewer.window.add_dock_widget(dock, name=name, area="right", tabify=True)
     frame = dock.parentWidget()
     if frame is not None:
         frame.show()
         frame.raise_()
-    if section is not None or not docks:
-        dock.show_section(section or "annotate")
-    return dock
+    return dock, not docks
 
 
 class _Entry(QWidget):

@@ -1,4 +1,4 @@
-"""The course of a training: loss, and Dice of the planes that were kept out."""
+"""The course of a training: loss, and how well the planes are found that were kept out."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ class Curve(pyqtgraph.PlotWidget):
     ----------
     viewer
         napari's.
+    score
+        What held-out planes are scored by.
 
     Attributes
     ----------
     losses, dice
-        What is shown: numbers of steps and values, as two lists each.
+        Loss and score that are shown: numbers of steps and values, as two lists each.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, score: str = "Dice") -> None:
         super().__init__()
         self._viewer = viewer
+        self._score = score
         self.losses: tuple[list[int], list[float]] = ([], [])
         self.dice: tuple[list[int], list[float]] = ([], [])
         self.setMinimumHeight(HEIGHT)
         self.setMaximumHeight(HEIGHT)
         self.setToolTip(
             "The loss says how far the masks of the annotated planes are missed: it should fall. "
-            "The Dice says how well planes that were kept out of training are found, 1 being "
+            f"The {score} says how well planes that were kept out of training are found, 1 being "
             "perfect: it should rise."
         )
         self.setMenuEnabled(False)
@@ -95,7 +98,7 @@ class Curve(pyqtgraph.PlotWidget):
         # In place of a legend, which would cover some of the curves.
         self.getPlotItem().setTitle(
             f'<span style="color: {loss}">loss</span> and '
-            f'<span style="color: {dice}">Dice of kept-out planes</span>, by step',
+            f'<span style="color: {dice}">{self._score} of kept-out planes</span>, by step',
             color=text,
             size="9pt",
         )

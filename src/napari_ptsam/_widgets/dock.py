@@ -1,4 +1,4 @@
-"""The dock: four steps, from top to bottom."""
+"""The dock: steps, from top to bottom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer
@@ -115,7 +115,7 @@ def _made(place: str, state: PluginState) -> QWidget:
     return section
 
 
-def _close_at_exit(found: weakref.ref[PtsamDock]) -> None:
+def _close_at_exit(found: weakref.ref[StepsDock]) -> None:
     """Close a dock that outlives its window, before Qt deletes its parts in any order."""
     dock = found()
     if dock is not None and isalive(dock):
@@ -123,8 +123,8 @@ def _close_at_exit(found: weakref.ref[PtsamDock]) -> None:
         dock._close()
 
 
-class PtsamDock(QWidget):
-    """Annotate, train, segment, and the list of specialists.
+class StepsDock(QWidget):
+    """A dock of steps that open and close.
 
     Parameters
     ----------
@@ -140,10 +140,15 @@ class PtsamDock(QWidget):
         at once they would hold up the window.
     """
 
+    STEPS: ClassVar[Mapping[str, tuple[str, str]]]
+    """Heading of each step, and where its section is; imported when it is made."""
+
+    STATE: ClassVar[type[PluginState]] = PluginState
+
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        self.setObjectName("PtsamDock")
-        self.state = PluginState(viewer)
+        self.setObjectName(type(self).__name__)
+        self.state = self.STATE(viewer)
         self._steps: dict[str, Step] = {}
         self.sections = Sections(self._steps)
         self._top: tuple[Step, float] | None = None
@@ -154,7 +159,7 @@ class PtsamDock(QWidget):
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(4, 4, 4, 4)
         self._layout.setSpacing(4)
-        for number, (name, (title, place)) in enumerate(SECTIONS.items(), start=1):
+        for number, (name, (title, place)) in enumerate(self.STEPS.items(), start=1):
             self._steps[name] = Step(f"{number}   {title}", partial(_made, place, self.state))
             self._layout.addWidget(self._steps[name])
         self._layout.addStretch(1)
@@ -172,8 +177,8 @@ class PtsamDock(QWidget):
         self._close = partial(PluginState.close, self.state)
         self.destroyed.connect(self._close)
         atexit.register(_close_at_exit, weakref.ref(self))
-        self.state.jobs.started.connect(self._on_started)
-        bind_keys(self.state, self.sections)
+        # Beside a training, making them would take several times as long.
+        self.state.jobs.wait_for(self)
         later(self, self._open_first)
         later(self, self._make_next, NEXT_AFTER_MS)
 
@@ -187,21 +192,11 @@ class PtsamDock(QWidget):
         Parameters
         ----------
         name
-            ``annotate``, ``train``, ``segment`` or ``specialists``.
+            One of `STEPS`.
         """
         for other, step in self._steps.items():
             step.open(other == name)
         self._reveal(name)
-
-    def _on_started(self, title: str) -> None:
-        if title == TRAINING:
-            # Progress, curve and Stop fit below the heading even on a small screen.
-            self._reveal("train")
-        if title in (TRAINING, SEGMENTING):
-            # Preview and result over each other would mix their colours.
-            for layer in self.state.viewer.layers:
-                if layer.metadata.get(RESULT_MARK) == PREVIEW:
-                    layer.visible = title == TRAINING
 
     def _reveal(self, name: str) -> None:
         """Scroll until the heading of a step is at the top."""
@@ -219,7 +214,7 @@ class PtsamDock(QWidget):
 
     def _open_first(self) -> None:
         if not any(step.heading.isChecked() for step in self._steps.values()):
-            self.show_section("annotate")
+            self.show_section(next(iter(self.STEPS)))
 
     def _make_next(self) -> None:
         """Make the next section; when all are there, load what trainings need."""
@@ -228,4 +223,26 @@ class PtsamDock(QWidget):
             _ = missing[0].section
             later(self, self._make_next, NEXT_AFTER_MS)
         else:
+            self.state.jobs.go_on(self)
             self.state.load()
+
+
+class PtsamDock(StepsDock):
+    """Annotate, train, segment, and the list of specialists."""
+
+    STEPS = SECTIONS
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.state.jobs.started.connect(self._on_started)
+        bind_keys(self.state, self.sections)
+
+    def _on_started(self, title: str) -> None:
+        if title == TRAINING:
+            # Progress, curve and Stop fit below the heading even on a small screen.
+            self._reveal("train")
+        if title in (TRAINING, SEGMENTING):
+            # Preview and result over each other would mix their colours.
+            for layer in self.state.viewer.layers:
+                if layer.metadata.get(RESULT_MARK) == PREVIEW:
+                    layer.visible = title == TRAINING

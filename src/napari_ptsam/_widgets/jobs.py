@@ -250,6 +250,11 @@ def _tell(callbacks: _Callbacks, outcome: _Outcome) -> None:
 class Jobs(QObject):
     """Runs one long job at a time, and short ones aside.
 
+    Parameters
+    ----------
+    elsewhere
+        Tells the title of what another dock runs, None if nothing.
+
     Attributes
     ----------
     started, finished
@@ -266,15 +271,21 @@ class Jobs(QObject):
     finished = Signal()
     progressed = Signal(int, int)
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Callable[[], str | None] = lambda: None) -> None:
         super().__init__()
+        self._elsewhere = elsewhere
         self._job: Job | None = None
         self._bar: ActivityBar | None = None
+        self._awaited: set[object] = set()
+        self._waiting: Job | None = None
         self.quiet = Quiet()
         self._asides: set[Job] = set()
         # Of its own, so that short work does not wait for a long run where there is one core.
         self._pool = QThreadPool()
         self._pool.setMaxThreadCount(2)
+        # What the user waits for with a hand on the mouse waits for no other.
+        self._urgent = QThreadPool()
+        self._urgent.setMaxThreadCount(1)
 
     @property
     def running(self) -> str | None:
@@ -315,10 +326,9 @@ class Jobs(QObject):
         InputError
             If another job runs.
         """
-        if self._job is not None:
-            raise InputError(
-                f"'{self._job.title}' is still running. Wait until it is done, or stop it."
-            )
+        busy = self.running or self._elsewhere()
+        if busy is not None:
+            raise InputError(f"'{busy}' is still running. Wait until it is done, or stop it.")
 
         def failed(error: PtsamError) -> None:
             try:
@@ -339,8 +349,25 @@ class Jobs(QObject):
         self._bar = ActivityBar(title)
         self.quiet.begin()
         self.started.emit(title)
-        job.start()
+        if self._awaited:
+            self._waiting = job
+        else:
+            job.start()
         return job
+
+    def wait_for(self, what: object) -> None:
+        """Have the next job begin its work only after ``go_on(what)``.
+
+        The window can finish first what would take it much longer beside a job.
+        """
+        self._awaited.add(what)
+
+    def go_on(self, what: object) -> None:
+        """Begin the job that waits, if it waits for nothing else."""
+        self._awaited.discard(what)
+        if not self._awaited and self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.start()
 
     def aside(
         self,
@@ -349,6 +376,7 @@ class Jobs(QObject):
         on_error: Callable[[PtsamError], None] | None = None,
         *,
         on_yield: Callable[[Y], None] | None = None,
+        urgent: bool = False,
     ) -> Job:
         """Run something short in the background, also beside a long job.
 
@@ -358,6 +386,8 @@ class Jobs(QObject):
             Called in another thread. It may be a generator, which can be stopped.
         on_return, on_error, on_yield
             Called in the GUI thread. Without `on_error`, an error is shown.
+        urgent
+            In a thread that is kept for this: what takes some milliseconds, and is waited for.
         """
 
         def once() -> Generator[Y, None, R]:
@@ -369,18 +399,19 @@ class Jobs(QObject):
         job = Job("aside", once, _Callbacks(on_yield, on_return, on_error or show))
         self._asides.add(job)
         job.ended.connect(self._sweep)
-        job.start(self._pool)
+        job.start(self._urgent if urgent else self._pool)
         return job
 
     def close(self, wait_ms: int = 2000) -> None:
         """Stop what runs without calling anyone back; let short work finish."""
         if self._job is not None:
             self._job.abandon()
-            self._job = None
+            self._job = self._waiting = None
             self._end_bar()
         for job in self._asides:
             job.forget()
         self._pool.waitForDone(wait_ms)
+        self._urgent.waitForDone(wait_ms)
 
     def _advance(self, done: int, total: int) -> None:
         if self._bar is not None:

@@ -92,6 +92,13 @@ def plane_count(layer: Layer) -> int:
     return math.prod(shape[axis] for axis in leading_axes(layer))
 
 
+def same_planes(labels: Labels, image: Image) -> bool:
+    """Whether labels have as many planes as an image, of the same size."""
+    return plane_count(labels) == plane_count(image) and (
+        data_shape(labels)[-2:] == data_shape(image)[-2:]
+    )
+
+
 def slot(layer: Layer, index: int, channel: int = 0) -> Slot:
     """Where a plane lies in a layer's data: one integer or full slice per axis.
 
@@ -224,15 +231,10 @@ def blank(shape: Sequence[int], dtype: DTypeLike) -> Any:
     )
 
 
-def labels_like(
-    viewer: Viewer,
-    layer: Layer,
-    name: str,
-    data: Any = None,
-    *,
-    channel_axis: int | None = None,
+def labels_over(
+    layer: Layer, name: str, data: Any = None, *, channel_axis: int | None = None
 ) -> Labels:
-    """Add a Labels layer that lies on an image layer.
+    """A Labels layer that lies on an image layer; it is in no viewer yet.
 
     Parameters
     ----------
@@ -251,13 +253,39 @@ def labels_like(
         data = blank(result_shape(layer, channel_axis), np.uint16)
     data = _fitted(data, layer, channel_axis)
     placement = _placement(layer, data.ndim, channel_axis)
-    return viewer.add_labels(data, name=name, metadata=metadata, **placement)
+    return Labels(data, name=name, metadata=metadata, **placement)
 
 
-def image_like(viewer: Viewer, layer: Layer, name: str, data: Any) -> Image:
-    """Add a grey Image layer that lies on an image layer, see `labels_like`."""
+def labels_like(
+    viewer: Viewer, layer: Layer, name: str, data: Any = None, *, channel_axis: int | None = None
+) -> Labels:
+    """Add what `labels_over` makes to a viewer, and select it."""
+    added = labels_over(layer, name, data, channel_axis=channel_axis)
+    viewer.add_layer(added)
+    return added
+
+
+def image_over(layer: Layer, name: str, data: Any, **options: Any) -> Image:
+    """An Image layer of one channel that lies on an image layer, see `labels_over`.
+
+    Parameters
+    ----------
+    options
+        Of the new layer, as napari names them.
+    """
     data = _fitted(data, layer, None)
-    return viewer.add_image(data, name=name, rgb=False, **_placement(layer, data.ndim, None))
+    placement = _placement(layer, data.ndim, None)
+    return Image(data, name=name, rgb=False, **placement, **options)
+
+
+def add_unseen(viewer: Viewer, layer: Layer) -> None:
+    """Add a layer, invisible, and without selecting it: each of the three is work for napari."""
+    layer.visible = False
+    selection = viewer.layers.selection
+    selected = set(selection)
+    with selection.events.blocker_all():
+        viewer.add_layer(layer)
+        viewer.layers.selection = selected
 
 
 def _fitted(data: Any, layer: Layer, channels: int | None) -> Any:

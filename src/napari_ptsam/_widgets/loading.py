@@ -92,13 +92,13 @@ def _loaded(
         metadata = read_prompt_file(path).metadata
         known = loaded.get(metadata.backbone_identity)
         if known is None and backbone is None:
-            yield _news(path, metadata)
+            yield backbone_news(path, metadata)
         specialist = Specialist.load(path, backbone=known or backbone)
         loaded[specialist.backbone.identity] = specialist.backbone
         yield path, specialist
 
 
-def _news(path: Path, metadata: PromptMetadata) -> str:
+def backbone_news(path: Path, metadata: PromptMetadata) -> str:
     """What loading the backbone takes.
 
     Raises

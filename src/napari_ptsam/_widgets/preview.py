@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from napari_ptsam._widgets.layers import (
     RESULT_MARK,
+    add_unseen,
     blank,
     data_shape,
     full_data,
-    image_like,
+    image_over,
     result_shape,
     slot,
 )
@@ -36,8 +37,6 @@ SHORTEST = 0.25
 NAME = "preview"
 COLOURS = ((0, 1, 1, 0), (0, 1, 1, 1))
 """Of background and object, RGBA: nothing, and cyan, unlike the colours of painted labels."""
-
-Look = Callable[[NDArray[Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -79,23 +78,37 @@ class Previews:
         self._next = -np.inf
         self._read: tuple[int, NDArray[Any]] | None = None
 
-    def due(self, look: Look | None) -> PreviewedPlane | None:
+    def due(self, look: Any) -> Any:
         """A preview if it is time for one."""
         return self.now(look) if self._clock() >= self._next else None
 
-    def now(self, look: Look | None) -> PreviewedPlane | None:
-        """A preview, if there is anything to look with and to look at."""
+    def now(self, look: Any) -> Any:
+        """A `PreviewedPlane`, if there is anything to look with and to look at.
+
+        Parameters
+        ----------
+        look
+            Gives the prediction of a plane; None where there is nothing to look with yet.
+        """
         index = self._view.index
         if look is None or index is None or not 0 <= index < len(self._planes):
             return None
         started = self._clock()
-        if self._read is None or self._read[0] != index:
-            self._read = index, self._planes.read(index)
-        mask = np.asarray(look(self._read[1]).mask)
+        preview = self._seen(look, index)
         ended = self._clock()
         wait = (ended - started) * (1 / COST - 1)
         self._next = ended + max(wait, SHORTEST)
-        return PreviewedPlane(index, mask)
+        return preview
+
+    def _seen(self, look: Any, index: int) -> Any:
+        """What a look at a plane gives."""
+        return PreviewedPlane(index, np.asarray(look(self._plane(index)).mask))
+
+    def _plane(self, index: int) -> NDArray[Any]:
+        """Pixels of a plane; the last one is kept."""
+        if self._read is None or self._read[0] != index:
+            self._read = index, self._planes.read(index)
+        return self._read[1]
 
 
 class PreviewLayer:
@@ -123,11 +136,19 @@ class PreviewLayer:
         return self._layer
 
     def begin(self, image: Image) -> None:
-        """Another training starts, on this image: lay an empty layer over it."""
+        """Another training starts, on this image: lay an empty layer over it, still unseen.
+
+        The brush stays on the layer that the user paints on.
+        """
         if self.layer is None or image is not self._image or self._outgrown(image):
             self.remove()
             self._layer = self._made(image)
         self._image = image
+
+    def unveil(self) -> None:
+        """Let the layer be seen."""
+        if self.layer is not None:
+            self.layer.visible = True
 
     def show(self, preview: PreviewedPlane) -> None:
         """Show a mask on its plane; other planes are left blank, as theirs would be old.
@@ -161,14 +182,14 @@ class PreviewLayer:
         return self._layer is not None and data_shape(self._layer) != result_shape(image)
 
     def _made(self, image: Image) -> Image:
-        selection = self._viewer.layers.selection
-        selected, active = set(selection), selection.active
-        layer = image_like(self._viewer, image, NAME, blank(result_shape(image), np.uint8))
-        layer.metadata[RESULT_MARK] = NAME
-        layer.colormap = Colormap(COLOURS, name=NAME)
-        layer.contrast_limits = (0, 1)
-        layer.opacity = 0.5
-        # The brush stays on the layer that the user paints on.
-        self._viewer.layers.selection = selected
-        self._viewer.layers.selection.active = active
+        layer = image_over(
+            image,
+            NAME,
+            blank(result_shape(image), np.uint8),
+            metadata={RESULT_MARK: NAME},
+            colormap=Colormap(COLOURS, name=NAME),
+            contrast_limits=(0, 1),
+            opacity=0.5,
+        )
+        add_unseen(self._viewer, layer)
         return layer

@@ -34,6 +34,8 @@ class RunPanel(QWidget):
     ----------
     viewer
         napari's.
+    score
+        What held-out planes are scored by.
 
     Attributes
     ----------
@@ -41,9 +43,10 @@ class RunPanel(QWidget):
         Made by `prepare`; None before, when points wait for it.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, score: str = "Dice") -> None:
         super().__init__()
         self._viewer = viewer
+        self._score = score
         self.curve: Curve | None = None
         self._downloaded: Downloaded = lambda: None
         self._clock = _Clock()
@@ -76,7 +79,7 @@ class RunPanel(QWidget):
         if self.curve is None:
             from napari_ptsam._widgets.curve import Curve
 
-            self.curve = Curve(self._viewer)
+            self.curve = Curve(self._viewer, self._score)
             self._layout.addWidget(self.curve)
             waiting, self._waiting = self._waiting, []
             for losses, dice in waiting:

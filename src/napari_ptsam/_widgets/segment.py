@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -21,6 +20,7 @@ from napari_ptsam._widgets.adjust import AdjustBox
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.commandbox import CommandBox
+from napari_ptsam._widgets.controls import words
 from napari_ptsam._widgets.embedding import EmbedBox
 from napari_ptsam._widgets.folders import FolderRows, FolderRun
 from napari_ptsam._widgets.jobs import show
@@ -73,7 +73,7 @@ class SegmentSection(QWidget):
         self._on_image()
 
     def _make_controls(self) -> None:
-        self.using = _text()
+        self.using = words()
         self.what = QComboBox()
         for key, label in _WHAT:
             self.what.addItem(label, key)
@@ -94,7 +94,7 @@ class SegmentSection(QWidget):
         self.resume_button.setToolTip("Go on with the planes that are missing.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(True)
-        self.note = _text()
+        self.note = words()
         self.adjust = AdjustBox(self._state, self.segmenter)
         self.command = CommandBox(self._state, self._made)
 
@@ -360,9 +360,3 @@ class SegmentSection(QWidget):
             text = self._folder_run.summary
         self.note.setText(text)
         self.note.setVisible(bool(text))
-
-
-def _text() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    return label

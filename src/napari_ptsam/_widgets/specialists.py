@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QMessageBox,
-    QPushButton,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -24,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ptsam._widgets.comparing import Comparison
+from napari_ptsam._widgets.controls import button
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.loading import BackboneFileWantedError, load_specialists
 from napari_ptsam._widgets.records import date_of, details, dice_of
@@ -42,7 +42,7 @@ _TIPS = (
     "Whether it is in a file, as it is.",
 )
 SUFFIX = ".ptsam.safetensors"
-_FILTER = f"Specialists (*{SUFFIX})"
+FILTER = f"Specialists (*{SUFFIX})"
 
 
 class SpecialistsSection(QWidget):
@@ -78,17 +78,17 @@ class SpecialistsSection(QWidget):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
-        self.load_button = _button("Load ...", "Load specialists from prompt files.")
-        self.export_button = _button(
+        self.load_button = button("Load ...", "Load specialists from prompt files.")
+        self.export_button = button(
             "Export ...", "Save the specialist to a file of some kilobytes, to keep or to send."
         )
-        self.compare_button = _button(
+        self.compare_button = button(
             "Compare",
             "Segment the plane in view with each selected specialist and show them side by side. "
             "Select several rows with Ctrl or Shift.",
         )
-        self.remove_button = _button("Remove", "Take the selected specialists off this list.")
-        self.locate_button = _button(
+        self.remove_button = button("Remove", "Take the selected specialists off this list.")
+        self.locate_button = button(
             "Choose the backbone's file ...", "The checkpoint (.pth, .pt or .safetensors)."
         )
         self.note = QLabel()
@@ -248,7 +248,7 @@ class SpecialistsSection(QWidget):
             show(error)
 
     def _ask_and_load(self) -> None:
-        paths, _ = QFileDialog.getOpenFileNames(self, "Load specialists", "", _FILTER)
+        paths, _ = QFileDialog.getOpenFileNames(self, "Load specialists", "", FILTER)
         if paths:
             self.load([Path(path) for path in paths])
 
@@ -281,7 +281,7 @@ class SpecialistsSection(QWidget):
         if entry is None:
             return
         proposed = str(entry.path or f"{entry.name.replace('/', '-')}{SUFFIX}")
-        path, _ = QFileDialog.getSaveFileName(self, "Export the specialist", proposed, _FILTER)
+        path, _ = QFileDialog.getSaveFileName(self, "Export the specialist", proposed, FILTER)
         if path:
             self.export(Path(path))
 
@@ -309,9 +309,3 @@ class SpecialistsSection(QWidget):
             if answer != QMessageBox.StandardButton.Yes:
                 return
         self.remove(chosen)
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ class PluginState:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        self.jobs = Jobs()
+        self.jobs = Jobs(self._running_elsewhere)
         self.annotations = Annotations(viewer, self.jobs)
         self.specialists: list[SpecialistEntry] = []
         self._current: SpecialistEntry | None = None
@@ -88,12 +89,13 @@ class PluginState:
 
     @classmethod
     def of(cls, viewer: Viewer) -> PluginState | None:
-        """The state of a viewer's dock, None if it has none."""
-        for widget in viewer.window.dock_widgets.values():
-            state = getattr(widget, "state", None)
-            if isinstance(state, cls):
-                return state
-        return None
+        """The state of a viewer's dock of this kind, None if it has none."""
+        return next((state for state in _states(viewer) if type(state) is cls), None)
+
+    def _running_elsewhere(self) -> str | None:
+        """Title of what another dock of the viewer runs."""
+        others = (state.jobs for state in _states(self.viewer) if state is not self)
+        return next((jobs.running for jobs in others if jobs.running is not None), None)
 
     @property
     def current(self) -> SpecialistEntry | None:
@@ -142,3 +144,12 @@ class PluginState:
         self.jobs.close()
         self.specialists.clear()
         self._current = None
+
+
+def _states(viewer: Viewer) -> Iterator[PluginState]:
+    """What the docks of a viewer hold; a viewer may have no window."""
+    window = getattr(viewer, "window", None)
+    for widget in () if window is None else window.dock_widgets.values():
+        state = getattr(widget, "state", None)
+        if isinstance(state, PluginState):
+            yield state

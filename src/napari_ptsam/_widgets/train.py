@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
+from napari_ptsam._widgets.controls import words
 from napari_ptsam._widgets.history import History
 from napari_ptsam._widgets.jobs import show
-from napari_ptsam._widgets.later import later
+from napari_ptsam._widgets.later import in_turn, later
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.preview import PlaneInView, PreviewLayer
 from napari_ptsam._widgets.runpanel import RunPanel
@@ -57,7 +59,7 @@ class TrainSection(QWidget):
 
     def _make_controls(self) -> None:
         self.form = TrainForm()
-        self.estimate = _text()
+        self.estimate = words()
         self.train = QPushButton("Train specialist")
         self.train.setToolTip("Learn the object from the annotated planes.")
         self.train.setMinimumHeight(34)
@@ -69,9 +71,9 @@ class TrainSection(QWidget):
             "Go on from the specialist in use, with all masks that are painted now. Planes that "
             "were looked at before are not looked at again, so that this is quick."
         )
-        self.why = _text()
+        self.why = words()
         self.run = RunPanel(self._state.viewer)
-        self.result = _text()
+        self.result = words()
         self.history = History(self._state)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -203,6 +205,9 @@ class TrainSection(QWidget):
     def start(self, start_from: Specialist | None = None) -> None:
         """Train, anew or from a specialist; why it cannot be is told in napari's notifications."""
         stop = threading.Event()
+        # Nothing is computed before the layer is there: napari takes a moment to add one, which
+        # would be a long one beside a training.
+        self._state.jobs.wait_for(self._preview)
         try:
             request = self._request(start_from)
             self._job = self._state.jobs.run(
@@ -215,6 +220,7 @@ class TrainSection(QWidget):
                 progress=lambda p: (p.step, p.steps),
             )
         except PtsamError as error:
+            self._state.jobs.go_on(self._preview)
             show(error)
             return
         self._stop = stop
@@ -223,8 +229,12 @@ class TrainSection(QWidget):
         self._image = self._state.annotations.image
         self._follow()
         self.refresh()
-        # Apart, as napari takes a moment to add a layer.
-        later(self, self._begin_preview)
+        in_turn(
+            self,
+            self._begin_preview,
+            self._preview.unveil,
+            partial(self._state.jobs.go_on, self._preview),
+        )
 
     def _begin_preview(self) -> None:
         if self._image is not None:
@@ -318,9 +328,3 @@ def result_text(record: dict[str, Any]) -> str:
         f"{stopped}Trained. To be told what Dice to expect, annotate at least three planes: one "
         "is then kept out to test on."
     )
-
-
-def _text() -> QLabel:
-    label = QLabel("")
-    label.setWordWrap(True)
-    return label

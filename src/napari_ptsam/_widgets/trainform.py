@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QLineEdit,
     QRadioButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_ptsam._widgets.controls import combo
 from napari_ptsam._widgets.training import Request
 from napari_ptsam._widgets.trainsettings import (
     PTSAM,
@@ -92,7 +91,7 @@ class TrainForm(QWidget):
         self.class_name = QLineEdit("object")
         self.class_name.setMaxLength(60)
         self.class_name.setToolTip("What you painted, such as nucleus. Names the specialist.")
-        self.backbone = _combo("The model that is taught. It is not changed by training.")
+        self.backbone = combo("The model that is taught. It is not changed by training.")
         self.set_backbones([EMBEDDED])
         self.fast = QRadioButton("Fast (2,048 numbers)")
         self.fast.setToolTip(
@@ -209,13 +208,3 @@ class TrainForm(QWidget):
         self.more.setVisible(opened)
         arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
         self.advanced.setArrowType(arrow)
-
-
-def _combo(tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tip)
-    # Long titles must not widen the dock.
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return combo

@@ -9,11 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_ptsam._widgets.preview import PlaneInView, PreviewedPlane, Previews
+from napari_ptsam._widgets.preview import PlaneInView, Previews
 from napari_ptsam.errors import OutOfMemoryError, TrainingError
 
 if TYPE_CHECKING:
     from napari_ptsam.backbones import Backbone
+    from napari_ptsam.clicking.plan import ClickStep
     from napari_ptsam.embeddings import Embeddings
     from napari_ptsam.estimates import Estimate, Speeds
     from napari_ptsam.specialist import Specialist, TrainStep
@@ -83,9 +84,11 @@ class Progress:
     phase, step, steps
         As in `TrainStep`; the phase ``load`` comes before.
     losses, dice
-        Points of the curve: number of the step, counted through all phases, and value 0..1.
+        Points of the curve: number of the step, counted through all phases, and value 0..1;
+        Dice, or what else held-out images are scored by.
     preview
-        What the specialist of this moment says of the plane in view, if it was asked.
+        What the specialist of this moment says, if it was asked: of the plane in view a
+        `PreviewedPlane`, or what a click gives.
     note
         Something to tell the user.
     """
@@ -95,7 +98,7 @@ class Progress:
     steps: int = 0
     losses: Points = ()
     dice: Points = ()
-    preview: PreviewedPlane | None = None
+    preview: Any = None
     note: str = ""
 
 
@@ -116,8 +119,8 @@ class Expected:
 
 
 @dataclass
-class _Gathered:
-    """Steps that were not shown yet."""
+class Gathered:
+    """Steps of a training that were not shown yet."""
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     dice: list[tuple[int, float]] = field(default_factory=list)
@@ -125,20 +128,23 @@ class _Gathered:
     last: int = 0
     shown_at: float = 0.0
 
-    def add(self, step: TrainStep) -> None:
+    def add(self, step: TrainStep | ClickStep, score: float | None) -> None:
+        """A step was taken; `score` if held-out images were looked at."""
         if step.phase == "embed":
             # The next phase counts on from where this one ended.
             self.before = self.last
             return
         self.last = self.before + step.step
         self.losses.append((self.last, step.loss))
-        if step.held_out_dice is not None:
-            self.dice.append((self.last, step.held_out_dice))
+        if score is not None:
+            self.dice.append((self.last, score))
 
     def due(self) -> bool:
+        """Whether it is time to show them."""
         return time.perf_counter() - self.shown_at >= SHOWN_EVERY
 
-    def progress(self, step: TrainStep, preview: PreviewedPlane | None) -> Progress:
+    def progress(self, step: TrainStep | ClickStep, preview: Any) -> Progress:
+        """What to show now."""
         losses, dice = tuple(self.losses), tuple(self.dice)
         self.losses, self.dice = [], []
         self.shown_at = time.perf_counter()
@@ -317,7 +323,7 @@ def _trained(
     from napari_ptsam.specialist import Specialist
 
     plane, stop = window
-    looks, gathered = Previews(request.examples["images"], plane), _Gathered()
+    looks, gathered = Previews(request.examples["images"], plane), Gathered()
     steps = Specialist.train_steps(
         backbone=backbone,
         embeddings=engine.embeddings,
@@ -332,7 +338,7 @@ def _trained(
             except StopIteration as end:
                 specialist: Specialist = end.value
                 break
-            gathered.add(step)
+            gathered.add(step, step.held_out_dice)
             preview = looks.due(step.preview)
             if preview is not None or gathered.due():
                 yield gathered.progress(step, preview)
