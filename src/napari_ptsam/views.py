@@ -29,8 +29,8 @@ class Annotated(Protocol):
         """HxWx3 float32, 0..255."""
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
-        """HxW, the object."""
+    def mask(self) -> NDArray[Any]:
+        """HxW, the object; or the ids of several, 0 on the background."""
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -42,7 +42,7 @@ class Marked:
     """An image that a view can be taken of, where there is no example; see `Annotated`."""
 
     image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    mask: NDArray[Any]
     valid: NDArray[np.bool_]
 
     @classmethod
@@ -61,7 +61,7 @@ class View:
     image
         SxSx3 float32, 0..255; 0 in the padding.
     mask
-        SxS bool, the object.
+        SxS bool, the object; ids where the image's mask has such.
     valid
         SxS bool, False in the padding and on pixels that the user excluded.
     content
@@ -71,7 +71,7 @@ class View:
     """
 
     image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    mask: NDArray[Any]
     valid: NDArray[np.bool_]
     content: tuple[int, int]
 
@@ -168,7 +168,7 @@ def sample_view(
     rows, columns = y.shape
     view = View(
         image=np.zeros((size, size, 3), np.float32),
-        mask=np.zeros((size, size), bool),
+        mask=np.zeros((size, size), example.mask.dtype),
         valid=np.zeros((size, size), bool),
         content=(rows, columns),
     )

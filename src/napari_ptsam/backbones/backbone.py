@@ -91,6 +91,11 @@ class Backbone:
         return self.sam.mask_decoder
 
     @property
+    def clicking(self) -> Sam:
+        """The SAM that answers clicks and boxes: its prompt encoder and mask decoder."""
+        return self.sam
+
+    @property
     def task_encoder(self) -> TaskEncoder | None:
         """Maps examples to a starting point for decoder prompts, where there is one."""
         return cast("TaskEncoder | None", getattr(self.sam, "task_encoder", None))
@@ -156,6 +161,17 @@ class Backbone:
 def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """All masks and their predicted IoU: one prompt set for each image.
 
+    See `decode_features`, of which these are the first two.
+    """
+    masks, quality, _ = decode_features(sam, embedding, prompts)
+    return masks, quality
+
+
+def decode_features(
+    sam: Sam, embedding: Embedding, prompts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All masks, their predicted IoU, and the features that masks are read from.
+
     SAM's own `predict_masks` serves many prompts on one image and repeats the
     image for each; here images and prompt sets come in pairs.
 
@@ -170,7 +186,7 @@ def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tenso
     Returns
     -------
     tuple
-        Bx4xhxw logits and Bx4 predicted IoU.
+        Bx4xhxw logits, Bx4 predicted IoU and Bx32xhxw features.
     """
     decoder = cast(MaskDecoder, sam.mask_decoder)
     image, finer = embedding[0], embedding[1:]
@@ -196,7 +212,7 @@ def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tenso
     if finer:
         # Not on the single mask (0), which answers clicks: those are no weights of a classifier.
         masks = torch.cat([masks[:, :1], masks[:, 1:] + read_out(embedding, prompts)], 1)
-    return masks, decoder.iou_prediction_head(hidden[:, 0])
+    return masks, decoder.iou_prediction_head(hidden[:, 0]), upscaled
 
 
 def _upscale(decoder: MaskDecoder, source: Tensor, finer: Embedding) -> Tensor:

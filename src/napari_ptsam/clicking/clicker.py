@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from napari_ptsam.backbones import Backbone, Embedding, load_backbone
 from napari_ptsam.backbones.backbone import decode_masks, resize_logits
 from napari_ptsam.cache import DiskCache
-from napari_ptsam.clicking.plane import EmbeddedPlane, Seen
+from napari_ptsam.clicking.answers import ClickAnswer, is_cut, on_plane, pointed_at
+from napari_ptsam.clicking.plane import EmbeddedPlane
 from napari_ptsam.clicking.prompt import Box, ClickPrompt, well_inside
 from napari_ptsam.clicking.tokens import tokens_in_view
 from napari_ptsam.devices import choose_device, computing
@@ -26,10 +26,11 @@ from napari_ptsam.methods import build_click_method
 from napari_ptsam.methods.plm import Plm
 from napari_ptsam.metrics import iou
 from napari_ptsam.normalize import Normalization
+from napari_ptsam.predict import tile_logits
 from napari_ptsam.promptfile import PromptFile, PromptMetadata, read_prompt_file, write_prompt_file
 from napari_ptsam.specialist import backbone_of
-from napari_ptsam.tiling import Scaling
-from napari_ptsam.views import view_position, window_of
+from napari_ptsam.tiling import Offset, Scaling, blend
+from napari_ptsam.views import window_of
 
 ENCODED_AHEAD = 17
 """Of a plane with no more views than that, all are encoded before the first click."""
@@ -39,31 +40,6 @@ PLAIN_MASK = 0
 
 LEAST_OVERLAP = 0.25
 """A followed object whose masks in two planes have less IoU than that is another one."""
-
-
-@dataclass(frozen=True)
-class ClickAnswer:
-    """The mask of one object.
-
-    Attributes
-    ----------
-    mask
-        HxW bool, at the plane's own resolution.
-    probability
-        HxW float32, 0..1.
-    score
-        The IoU that the model expects of the mask, 0..1.
-    seconds
-        What the answer took.
-    region
-        Rows and columns of the plane that were looked at; the mask is empty beyond.
-    """
-
-    mask: NDArray[np.bool_]
-    probability: NDArray[np.float32]
-    score: float
-    seconds: float
-    region: tuple[slice, slice]
 
 
 class Clicker:
@@ -187,12 +163,12 @@ class Clicker:
         number, whole = embedded.best_view(prompt), len(embedded.views) - 1
         with torch.inference_mode(), computing(self.backbone.device):
             logits, score = self._in_view(embedded, number, prompt)
-            if number != whole and _is_cut(logits > 0, embedded.views[number]):
+            if number != whole and is_cut(logits > 0, embedded.views[number]):
                 number = whole
                 logits, score = self._in_view(embedded, number, prompt)
-        probability, region = _on_plane(logits, embedded.views[number], embedded.shape)
+        probability, region = on_plane(logits, embedded.views[number], embedded.shape)
         mask = np.zeros(embedded.shape, bool)
-        mask[region] = probability[region] >= self.metadata.threshold
+        mask[region] = pointed_at(probability[region] >= self.metadata.threshold, prompt, region)
         seconds = time.perf_counter() - started
         return ClickAnswer(mask, probability, score, seconds, region)
 
@@ -223,13 +199,37 @@ class Clicker:
         answer = self.answer(embedded, ClickPrompt((well_inside(mask),), Box.around(mask)))
         return answer if iou(answer.mask, mask) >= LEAST_OVERLAP else None
 
+    def everything(self, embedded: EmbeddedPlane) -> NDArray[np.float32]:
+        """Probability of any object of the kind, HxW float32: the automatic mode.
+
+        Raises
+        ------
+        InputError
+            If it is plain SAM, or was trained without this mode.
+        """
+        if self.method is None or self.method.tokens is None:
+            raise InputError(
+                f"{self.title} answers clicks alone. Train a click specialist with the automatic "
+                "mode (tokens=8), or a prompt-free specialist, to segment all objects at once."
+            )
+        prepared = embedded.views[0].prepared
+        served, method = self.embeddings.serve(self.backbone), self.method
+
+        def tiles() -> Iterator[tuple[Tensor, Offset]]:
+            for number, offset in enumerate(prepared.offsets):
+                embedding = embedded.embedding(number, served)
+                yield from tile_logits(method, self.backbone, embedding, [offset])
+
+        with torch.inference_mode(), computing(self.backbone.device):
+            return blend(tiles(), prepared.scaled, embedded.shape)
+
     def decode(self, embedding: Embedding, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits Bx1xhxw and expected IoU B of prompts, BxNx256, each on its own of B images."""
         index = PLAIN_MASK
         if self.method is not None:
             index = self.method.settings.mask_index
             tokens = self.method.move(self.backbone, embedding, tokens)
-        masks, quality = decode_masks(self.backbone.sam, embedding, tokens)
+        masks, quality = decode_masks(self.backbone.clicking, embedding, tokens)
         return masks[:, index : index + 1], quality[:, index]
 
     def _in_view(
@@ -294,34 +294,3 @@ class Clicker:
         clicker = cls(method, found, metadata)
         clicker.path = Path(path)
         return clicker
-
-
-def _is_cut(mask: Tensor, seen: Seen) -> bool:
-    """Whether a mask in a view reaches a border beyond which the plane goes on."""
-    ends = [offset + side for offset, side in zip(seen.offset, mask.shape, strict=True)]
-    return bool(
-        (seen.offset[0] > 0 and mask[0].any())
-        or (seen.offset[1] > 0 and mask[:, 0].any())
-        or (ends[0] < seen.prepared.scaled[0] and mask[-1].any())
-        or (ends[1] < seen.prepared.scaled[1] and mask[:, -1].any())
-    )
-
-
-def _on_plane(
-    logits: Tensor, seen: Seen, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
-    """Probability on the plane, HxW, of a view's logits; and where it may be more than 0."""
-    axes, region = [], []
-    for length, side, offset in zip(shape, logits.shape, seen.offset, strict=True):
-        places = view_position(np.arange(length), seen.scale, offset)
-        inside = np.flatnonzero((places >= -0.5) & (places < max(side, 1) + 0.5))
-        region.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        axes.append(torch.from_numpy((2 * places[inside] + 1) / side - 1).float())
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), -1)[None]
-    sampled = functional.grid_sample(
-        logits.cpu()[None, None], grid, padding_mode="border", align_corners=False
-    )
-    probability = np.zeros(shape, np.float32)
-    where = (region[0], region[1])
-    probability[where] = sampled[0, 0].sigmoid().numpy()
-    return probability, where

@@ -38,7 +38,7 @@ def prompt_tokens(backbone: Backbone, points: Tensor, kinds: Tensor) -> Tensor:
     """
     missing = max(_least_tokens(backbone) - points.shape[1], 0)
     points, kinds = F.pad(points, (0, 0, 0, missing)), F.pad(kinds, (0, missing), value=NOTHING)
-    encoder = backbone.sam.prompt_encoder
+    encoder = backbone.clicking.prompt_encoder
     tokens: Tensor = encoder._embed_points(points, kinds, pad=False)
     for kind in (FIRST_CORNER, LAST_CORNER):
         # SAM gives its boxes' corners to a function of their own, which does just this.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods.autosam import AutoSam
-from napari_ptsam.methods.base import Learned, Method
+from napari_ptsam.methods.base import Method
 from napari_ptsam.methods.decoder import WholeDecoder
 from napari_ptsam.methods.lora import Lora
 from napari_ptsam.methods.plm import Plm
@@ -25,10 +25,10 @@ METHODS: dict[str, type[Method]] = {
     m.name: m for m in (Ptsam, Lora, AutoSam, Samed, Ssam, WholeDecoder)
 }
 
+Kind = TypeVar("Kind", bound=Method)
+
 CLICK_METHODS: dict[str, type[Plm]] = {Plm.name: Plm}
 """Those that answer clicks; see `napari_ptsam.clicking`."""
-
-Kind = TypeVar("Kind", bound=Learned)
 
 
 def build_method(name: str, settings: dict[str, Any], backbone: Backbone, seed: int = 0) -> Method:
@@ -68,7 +68,8 @@ def _built(
             f"{', '.join(sorted(kinds))}. A newer napari-ptsam may read the file."
         )
     try:
-        return kinds[name].build(settings, backbone, seed)
+        # Each class builds its own kind.
+        return cast(Kind, kinds[name].build(settings, backbone, seed))
     except TypeError as error:
         raise PromptFileError(
             f"The settings {settings} are not those of '{name}' in this version ({error}). "

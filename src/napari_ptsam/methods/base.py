@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError, PromptFileError
 
 
-class Learned(nn.Module, ABC):
-    """Trainable numbers around a frozen backbone, with settings and a way into a file.
+class Method(nn.Module, ABC):
+    """Trainable numbers around a frozen backbone.
 
     The backbone is not a part of the module: it is shared, frozen, and handed
     to each call, so that `parameters()` holds what is trained and nothing else.
+    A method that changes weights computes them for each call, see `overlay`.
 
     Parameters
     ----------
@@ -33,71 +34,30 @@ class Learned(nn.Module, ABC):
     settings_type: ClassVar[type[Any]]
     """A frozen dataclass of plain values that checks itself."""
 
-    def __init__(self, settings: Any) -> None:
-        super().__init__()
-        self.settings = settings
-
-    @classmethod
-    def build(cls, settings: dict[str, Any], backbone: Backbone, seed: int) -> Self:
-        """From settings as a prompt file stores them, for a class that takes these three."""
-        return cls(cls.settings_type(**settings), backbone, seed)  # type: ignore[call-arg]
-
-    @property
-    @abstractmethod
-    def learning_rate(self) -> float:
-        """Of AdamW when training begins; it falls to 0 along a cosine."""
-
-    @property
-    def settings_dict(self) -> dict[str, Any]:
-        """Settings as plain values, from which `build` makes an equal method."""
-        return asdict(self.settings)
-
-    @property
-    def trainable_parameters(self) -> int:
-        """How many numbers are trained and saved."""
-        return sum(p.numel() for p in self.parameters())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a prompt file holds, float32 on the CPU: parameters and frozen constants."""
-        return {k: v.detach().float().cpu().clone() for k, v in self.state_dict().items()}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over saved numbers.
-
-        Raises
-        ------
-        PromptFileError
-            If a tensor is missing, unknown or of another shape.
-        """
-        own = self.state_dict()
-        expected = {k: tuple(v.shape) for k, v in own.items()}
-        given = {k: tuple(v.shape) for k, v in tensors.items()}
-        if expected != given:
-            raise PromptFileError(
-                f"The prompt file holds {given}, but {self.name} on this backbone has {expected}. "
-                "It was made for another backbone or with other settings."
-            )
-        with torch.no_grad():
-            for key, value in tensors.items():
-                own[key].copy_(value)
-
-
-class Method(Learned):
-    """What makes a frozen SAM segment one kind of object without being asked.
-
-    A method that changes weights computes them for each call, see `overlay`.
-    """
-
     knows_names: ClassVar[bool] = False
     """Whether it learns several objects at once, told apart by the setting `labels`."""
 
     starts_from_prompts: ClassVar[bool] = False
     """Whether `start_from` can take decoder prompts that a task encoder made."""
 
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @classmethod
+    def build(cls, settings: dict[str, Any], backbone: Backbone, seed: int) -> Method:
+        """From settings as a prompt file stores them, for a class that takes these three."""
+        return cls(cls.settings_type(**settings), backbone, seed)  # type: ignore[call-arg]
+
     @property
     @abstractmethod
     def works_on_embeddings(self) -> bool:
         """Whether `encode` is the frozen backbone's own, so that its result can be kept."""
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """Of AdamW when training begins; it falls to 0 along a cosine."""
 
     @property
     def idle(self) -> frozenset[str]:
@@ -108,6 +68,11 @@ class Method(Learned):
         """Keep weight decay from what is `idle`."""
         for name in self.idle:
             self.get_parameter(name).requires_grad_(False)
+
+    @property
+    def settings_dict(self) -> dict[str, Any]:
+        """Settings as plain values, from which `build` makes an equal method."""
+        return asdict(self.settings)
 
     def prepare(self) -> None:
         """Get what training needs from elsewhere, before its first step.
@@ -145,6 +110,35 @@ class Method(Learned):
     def start_from(self, prompts: Tensor) -> None:
         """Begin from given decoder prompts, nx256; only where `starts_from_prompts`."""
         raise NotImplementedError(f"{self.name} has no decoder prompts")
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained and saved."""
+        return sum(p.numel() for p in self.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a prompt file holds, float32 on the CPU: parameters and frozen constants."""
+        return {k: v.detach().float().cpu().clone() for k, v in self.state_dict().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over saved numbers.
+
+        Raises
+        ------
+        PromptFileError
+            If a tensor is missing, unknown or of another shape.
+        """
+        own = self.state_dict()
+        expected = {k: tuple(v.shape) for k, v in own.items()}
+        given = {k: tuple(v.shape) for k, v in tensors.items()}
+        if expected != given:
+            raise PromptFileError(
+                f"The prompt file holds {given}, but {self.name} on this backbone has {expected}. "
+                "It was made for another backbone or with other settings."
+            )
+        with torch.no_grad():
+            for key, value in tensors.items():
+                own[key].copy_(value)
 
 
 class FrozenEncoder(Method):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError
-from napari_ptsam.methods.base import Learned, check_mask_index
+from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,21 @@ class PlmSettings:
         Width of the MLP; 2,048 agrees with the paper's 1.6 M numbers.
     mask_index
         Which of SAM's four masks is the answer; 0 is the one for prompts that leave no doubt.
+    tokens
+        Learned tokens that stand in for a prompt when all objects are asked for at once
+        (automatic mode); our extension, 0 in the paper.
     """
 
     heads: int = 8
     hidden: int = 2048
     mask_index: int = 0
+    tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.hidden < 1:
+        if self.heads < 1 or self.hidden < 1 or not 0 <= self.tokens <= 4096:
             raise InputError(
-                f"The PLM takes at least one head and one hidden number, not {self.heads} and "
-                f"{self.hidden}; 8 and 2048 are usual."
+                f"The PLM takes at least one head and one hidden number and 0 to 4096 tokens, not "
+                f"{self.heads}, {self.hidden} and {self.tokens}; 8, 2048 and 0 or 8 are usual."
             )
         check_mask_index(self.mask_index)
 
@@ -72,7 +76,7 @@ class Attention(nn.Module):
         return heads.transpose(1, 2)
 
 
-class Plm(Learned):
+class Plm(FrozenEncoder):
     """The Prompt Learning Module; every weight of the backbone stays as it is.
 
     The last layer starts at zero, so that an untrained module changes nothing.
@@ -91,6 +95,7 @@ class Plm(Learned):
     title: ClassVar[str] = "PLM (learned from clicks)"
     settings_type: ClassVar[type[Any]] = PlmSettings
     settings: PlmSettings
+    starts_from_prompts: ClassVar[bool] = True
 
     def __init__(self, settings: PlmSettings, backbone: Backbone, seed: int = 0) -> None:
         super().__init__(settings)
@@ -106,13 +111,30 @@ class Plm(Learned):
             self.to_image = Attention(width, settings.heads)
             self.first = nn.Linear(width, settings.hidden)
             self.last = nn.Linear(settings.hidden, width)
+            self.tokens: nn.Parameter | None = None
+            if settings.tokens:
+                self.tokens = nn.Parameter(0.1 * torch.randn(settings.tokens, width))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     @property
     def learning_rate(self) -> float:
-        """Not in the paper; found by cross-validation, see docs/clicks.md."""
-        return 1e-3
+        """Not in the paper; ours, see docs/clicks.md."""
+        return 1e-4
+
+    def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
+        """Logits of all objects at once: the learned tokens, moved, take the place of a prompt."""
+        tokens = no_prompts(backbone) if self.tokens is None else self.tokens
+        moved = self.move(backbone, embedding, tokens.expand(len(embedding[0]), -1, -1))
+        # A task and no click: what answers is the decoder that prompt-free specialists have.
+        return backbone.decode(embedding, moved)
+
+    @torch.no_grad()
+    def start_from(self, prompts: Tensor) -> None:
+        """Take the tokens that a task encoder makes of examples as the start."""
+        if self.tokens is not None:
+            count = min(len(prompts), len(self.tokens))
+            self.tokens[:count] = prompts[:count].to(self.tokens.device)
 
     def move(self, backbone: Backbone, embedding: Embedding, tokens: Tensor) -> Tensor:
         """Prompt tokens with what was learned of the task added to them.
@@ -130,8 +152,8 @@ class Plm(Learned):
             BxNx256.
         """
         image = embedding[0].flatten(2).transpose(1, 2)
-        size = embedding[0].shape[-2:]
-        where = backbone.sam.prompt_encoder.pe_layer(size).flatten(1).t()
+        height, width = embedding[0].shape[-2:]
+        where = backbone.clicking.prompt_encoder.pe_layer((height, width)).flatten(1).t()
         normed = self.norms[0](tokens)
         mixed = tokens + self.among(normed, normed, normed)
         # As in SAM's decoder, positions help to find and are no part of what is found.

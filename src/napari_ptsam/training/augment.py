@@ -175,7 +175,7 @@ def _crop_offset(
         return 0, 0
     offset = rng.integers(0, room + 1)
     if rng.random() < object_crops:
-        pixels = np.flatnonzero(example.mask & example.valid)
+        pixels = np.flatnonzero((example.mask != 0) & example.valid)
         if len(pixels):
             pixel = divmod(int(pixels[rng.integers(len(pixels))]), example.mask.shape[1])
             # Anywhere in the middle half, lest the model learns that objects are in the centre.
