@@ -34,6 +34,18 @@ def test_a_short_file_has_the_papers_protocol(tmp_path: Path) -> None:
     assert [cell.split for cell in config.cells()] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
+def test_variants_come_last_and_on_their_own_data_alone(tmp_path: Path) -> None:
+    path = tmp_path / "variants.toml"
+    variant = '[[methods]]\nname = "v"\nmethod = "ptsam"\nsizes = [2]\ndata = ["e"]\n'
+    more = '[[data]]\nname = "e"\nfolder = "e"\n'
+    path.write_text(GOOD.replace("[[methods]]", f"{more}{variant}[[methods]]", 1))
+    config = read_config(path)
+    cells = list(config.cells())
+    assert [m.name for m in config.methods if m.is_variant] == ["v"]
+    assert {(c.data, c.size) for c in cells if c.method == "v"} == {("e", 2)}
+    assert [c.method for c in cells] == ["m"] * 4 * config.splits + ["v"] * config.splits
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -48,8 +60,10 @@ def test_a_short_file_has_the_papers_protocol(tmp_path: Path) -> None:
         ('method = "ptsam"', 'method = "ptsam"\nbaseline = "unet"', "either a 'method' or"),
         ('method = "ptsam"', 'baseline = "svm"', "no baseline 'svm'.*unet, forest"),
         ('method = "ptsam"', 'baseline = "unet"\nsteps = 3', "its 'settings' alone"),
-        ('method = "ptsam"', 'method = "ptsam"\nsizes = [3]', r"sizes \[3\]"),
-        ('method = "ptsam"', 'method = "ptsam"\nlonger_than = "x"', "'x', which is no method"),
+        ('method = "ptsam"', 'method = "ptsam"\nsizes = [3]', "names 3, which is no size"),
+        ('method = "ptsam"', 'method = "ptsam"\ndata = ["x"]', "names x, which is no size, data"),
+        ('method = "ptsam"', 'method = "ptsam"\ndata = [1]', "'data' is"),
+        ('method = "ptsam"', 'method = "ptsam"\nlonger_than = "x"', "names x, which is no size"),
         ("[[methods]]", "[[methods]]\nname = 'm'\nmethod = 'lora'\n[[methods]]", "called m, m"),
         ("[[data]]", "data = 3\n[[dat]]", r"given as \[\[data\]\]"),
         ('name = "m"', "name = true", "'name' is True"),

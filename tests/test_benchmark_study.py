@@ -18,11 +18,13 @@ import pytest
 from PIL import Image
 from scenes import bright_discs
 
+from napari_ptsam.backbones import Backbone
 from napari_ptsam.benchmark import run as running
 from napari_ptsam.benchmark.config import Cell, read_config
 from napari_ptsam.benchmark.datasets import data_folder, stored_splits
 from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.run import CellEnd, CellStep, run_benchmark
+from napari_ptsam.benchmark.shared import SharedEmbeddings
 from napari_ptsam.benchmark.study import Choice, Study, prepare, why_unable
 from napari_ptsam.cli import main
 from napari_ptsam.errors import TrainingError
@@ -77,6 +79,12 @@ settings = { widths = [8, 16], steps = 2, size = 64 }
 [[methods]]
 name = "nnunet"
 baseline = "nnunet"
+"""
+
+OTHER = """
+[[methods]]
+name = "other"
+method = "lora"
 """
 
 
@@ -247,6 +255,46 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_stops_no_other(
     again = run_all(study, Choice(retry=True))
     assert len(again) == 6
     assert set(again.values()) == {"DONE"}
+
+
+def test_methods_with_a_frozen_encoder_share_what_it_gave_and_bear_its_cost(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ptsam.benchmark import shared
+
+    made: list[SharedEmbeddings] = []
+
+    class Noted(SharedEmbeddings):
+        def __init__(self, backbone: Backbone) -> None:
+            super().__init__(backbone)
+            made.append(self)
+
+    monkeypatch.setattr(running, "SharedEmbeddings", Noted)
+    monkeypatch.setattr(shared, "_seconds_to_encode", lambda _: 100.0)
+    study = study_in(home, OTHER)
+    cells = Choice(only=("*/decoder/n02-split0*", "*/other/n02-split0*", "*/both/n02-split0*"))
+    run_all(study, cells)
+    (embeddings,) = made
+    views, tests = 2 * 2, 3  # two steps of two
+    # Encoder prompts change the encoder, so that those cells neither keep nor find anything.
+    assert (embeddings.encoded, embeddings.recalled) == (views + tests, views + tests)
+    results = {
+        name: study.results.read(Cell("discs", name, 2, 0, 0), None)
+        for name in ("decoder", "other", "both")
+    }
+    assert results["other"]["train_seconds"] > 100.0 * views > results["decoder"]["train_seconds"]
+    assert results["other"]["seconds_per_image"] > 100.0 > results["both"]["seconds_per_image"]
+
+
+def test_sharing_changes_no_score(home: Path) -> None:
+    study = study_in(home, OTHER)
+    cell = Cell("discs", "other", 2, 0, 0)
+    run_all(study, Choice(only=("*/decoder/n02-split0*", cell.name)))
+    after = study.results.read(cell, None)
+    study.results.path(cell).unlink()
+    run_all(study, Choice(only=(cell.name,)))
+    alone = study.results.read(cell, None)
+    assert (after["images"], after["curve"]) == (alone["images"], alone["curve"])
 
 
 def test_too_few_images_are_a_reason_to_skip(home: Path) -> None:

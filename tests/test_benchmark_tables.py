@@ -151,3 +151,16 @@ def test_more_steps_are_compared_with_fewer_in_the_report(made: Make) -> None:
 def test_prompts_are_counted_from_settings(made: Make) -> None:
     counts = made(AS_IN_THE_PAPER).prompt_counts()
     assert counts == {"decoder": {8: "md", 16: "md-16"}, "encoder": {8: "both"}}
+
+
+def test_numbers_of_prompts_are_compared_where_all_were_tried(made: Make) -> None:
+    figures = made(AS_IN_THE_PAPER)
+    path = figures.output / "cells" / "a" / "md-16" / "n16-split2-seed0.json"
+    path.unlink()
+    path.with_name("n16-split2-seed1.json").unlink()
+    figures = Figures(Results(figures.config, figures.output), {"a": None})
+    series = figures.by_prompts()
+    assert list(series) == ["decoder"]  # of encoder prompts there is one number alone
+    assert series["decoder"].data == ("a",)
+    # Without the third split, which 16 prompts lack, and which is a point above the second.
+    assert series["decoder"].dice == pytest.approx({8: 85.5, 16: 85.6})

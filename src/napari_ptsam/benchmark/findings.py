@@ -127,22 +127,19 @@ def others_overfit(figures: Figures) -> Finding:
 
 def eight_suffice(figures: Figures) -> Finding:
     """Section 4.3: more than eight prompts bring little."""
-    size, verdicts, lines = figures.config.sizes[0], [], []
-    for where, counts in figures.prompt_counts().items():
-        means = {n: figures.over_data(name, size) for n, name in counts.items()}
-        known = {n: mean for n, mean in means.items() if mean is not None}
-        if len(known) > 1:
-            lines.append(
-                f"{where}: " + ", ".join(f"{n} prompts {mean:.1f}" for n, mean in known.items())
-            )
-        more = [mean for n, mean in known.items() if n > ENOUGH]
-        if ENOUGH in known and more:
-            verdicts.append(max(more) - known[ENOUGH] < NO_MATTER)
+    verdicts, lines = [], []
+    for where, (dice, data) in figures.by_prompts().items():
+        told = ", ".join(f"{n} prompt{'s' * (n > 1)} {mean:.1f}" for n, mean in dice.items())
+        lines.append(f"{where} ({', '.join(data)}): {told}")
+        more = [mean for n, mean in dice.items() if n > ENOUGH]
+        if ENOUGH in dice and more:
+            verdicts.append(max(more) - dice[ENOUGH] < NO_MATTER)
     return Finding(
         f"{ENOUGH} prompts suffice.",
         _verdict(verdicts),
-        f"More than {ENOUGH} prompts improve the Dice, as mean over data sets with {size} images, "
-        f"by less than {NO_MATTER:g} point; in part if only in the decoder or the encoder.",
+        f"More than {ENOUGH} prompts improve the Dice, as mean over data sets with "
+        f"{figures.config.sizes[0]} images, by less than {NO_MATTER:g} point; in part if only in "
+        "the decoder or the encoder.",
         tuple(lines),
     )
 

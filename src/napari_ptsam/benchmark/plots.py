@@ -174,14 +174,8 @@ def draw_gain(figures: Figures) -> Any:
 
 
 def draw_prompts(figures: Figures) -> Any:
-    """Figure 5: Dice against the number of prompts, mean over data sets, smallest size."""
-    size = figures.config.sizes[0]
-    found: dict[str, dict[int, float]] = {}
-    for where, names in figures.prompt_counts().items():
-        dices = {n: figures.over_data(name, size) for n, name in names.items()}
-        known = {n: dice for n, dice in dices.items() if dice is not None}
-        if len(known) > 1:
-            found[where] = known
+    """Figure 5: Dice against the number of prompts, smallest size."""
+    found = figures.by_prompts()
     if not found:
         return None
     figure, axes = _figure(len(found), width=3.8, height=3.4)
@@ -189,14 +183,15 @@ def draw_prompts(figures: Figures) -> Any:
         "decoder": ("decoder prompts, frozen encoder", FROZEN),
         "encoder": ("prompts in each encoder block, 8 in the decoder", TUNED),
     }
-    for axis, (where, points) in zip(axes, found.items(), strict=True):
-        counts = list(points)
-        axis.plot(counts, list(points.values()), marker="o", color=titles[where][1])
+    for axis, (where, (dice, data)) in zip(axes, found.items(), strict=True):
+        counts = list(dice)
+        axis.plot(counts, list(dice.values()), marker="o", color=titles[where][1])
         axis.set_xscale("log", base=2)
         axis.set_xticks(counts, [str(n) for n in counts])
         axis.minorticks_off()
         axis.set_xlabel(titles[where][0])
-    axes[0].set_ylabel(f"test Dice, %, {size} images, mean over data sets", fontsize=8)
+        axis.set_title(", ".join(data), fontsize=8)
+    axes[0].set_ylabel(f"test Dice, %, {figures.config.sizes[0]} images", fontsize=8)
     return figure
 
 
@@ -204,7 +199,7 @@ def draw_curves(figures: Figures) -> Any:
     """Training loss by step, mean over splits, with the smallest training sets."""
     size, rows = figures.config.sizes[0], []
     for data in figures.config.data:
-        for method in [m for m in figures.config.methods if m.longer_than or not m.sizes]:
+        for method in [m for m in figures.config.methods if m.longer_than or not m.is_variant]:
             curves = [
                 result["curve"]
                 for _, result in figures.done(data=data.name, method=method.name, size=size)

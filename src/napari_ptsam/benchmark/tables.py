@@ -53,6 +53,21 @@ class Spread(NamedTuple):
         return f"{self.mean:.{digits}f}{sd}"
 
 
+class PromptSeries(NamedTuple):
+    """Dice by the number of prompts.
+
+    Attributes
+    ----------
+    dice
+        Percent, by the number.
+    data
+        Titles of the data sets behind it.
+    """
+
+    dice: dict[int, float]
+    data: tuple[str, ...]
+
+
 class Figures:
     """What is known of a study.
 
@@ -161,6 +176,35 @@ class Figures:
             elif decoder == 8:
                 found["encoder"][encoder] = method.name
         return {where: dict(sorted(counts.items())) for where, counts in found.items()}
+
+    def by_prompts(self) -> dict[str, PromptSeries]:
+        """Dice with the smallest size by the number of prompts, see `prompt_counts`.
+
+        Means over those data sets and splits where each of the numbers was tried, so that all
+        are of the same trainings; a series of fewer than two numbers is left out.
+        """
+        size, found = self.config.sizes[0], {}
+        for where, counts in self.prompt_counts().items():
+            known = {
+                n: {d.name: self._by_split(d.name, name, size) for d in self.config.data}
+                for n, name in counts.items()
+            }
+            tried = {n: dices for n, dices in known.items() if any(dices.values())}
+            if len(tried) < 2:
+                continue
+            common = [
+                (data, split)
+                for data in self.config.data
+                for split in range(self.config.splits)
+                if all(split in dices[data.name] for dices in tried.values())
+            ]
+            if common:
+                means = {
+                    n: statistics.fmean(dices[data.name][split] for data, split in common)
+                    for n, dices in tried.items()
+                }
+                found[where] = PromptSeries(means, tuple(dict.fromkeys(d.shown for d, _ in common)))
+        return found
 
 
 COLUMNS = (
