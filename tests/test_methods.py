@@ -18,11 +18,11 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.architecture import ARCHITECTURES, SamArchitecture, build_sam
 from napari_ptsam.backbones.backbone import decode_masks
+from napari_ptsam.backbones.overlay import overlay
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import BackboneError, InputError, PromptFileError
 from napari_ptsam.methods import METHODS, Method, Ptsam, Ssam, build_method, label_text, new_method
 from napari_ptsam.methods.lora import LoraSettings
-from napari_ptsam.methods.overlay import overlay
 from napari_ptsam.methods.ptsam import PtsamSettings
 from napari_ptsam.methods.samed import SamedSettings
 from napari_ptsam.methods.ssam import SsamSettings

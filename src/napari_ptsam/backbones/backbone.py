@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones._sam import ImageEncoderViT, MaskDecoder, Sam
 from napari_ptsam.backbones.attention import encode_vit
+from napari_ptsam.backbones.clicks import ClickDecoder
 from napari_ptsam.backbones.embedded import EmbeddedEncoder, TaskEncoder, read_out
 from napari_ptsam.devices import half_precision
 
@@ -91,9 +93,32 @@ class Backbone:
         return self.sam.mask_decoder
 
     @property
+    def click_decoder(self) -> ClickDecoder | None:
+        """What answers clicks where the mask decoder itself does not."""
+        return cast("ClickDecoder | None", getattr(self.sam, "click_decoder", None))
+
+    @cached_property
     def clicking(self) -> Sam:
         """The SAM that answers clicks and boxes: its prompt encoder and mask decoder."""
-        return self.sam
+        if self.click_decoder is None:
+            return self.sam
+        with torch.no_grad():
+            return self.click_decoder.applied_to(self.sam)
+
+    def prompted(self, embedding: Embedding, points: Tensor, kinds: Tensor) -> Embedding:
+        """Embedding for `clicking` to answer prompts on.
+
+        Parameters
+        ----------
+        embedding
+            Of N images, or of one that all prompts are for.
+        points, kinds
+            NxPx2 model pixels (x, y) and NxP SAM labels: 1 object, 0 background, 2 and 3 a box's
+            corners, -1 none.
+        """
+        if self.click_decoder is None:
+            return embedding
+        return self.click_decoder.prompted(embedding, points, kinds)
 
     @property
     def task_encoder(self) -> TaskEncoder | None:
@@ -108,6 +133,7 @@ class Backbone:
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns itself."""
         self.sam.to(device)
+        self.__dict__.pop("clicking", None)
         return self
 
     def normalise_input(self, images: Tensor, contents: Sequence[tuple[int, int]]) -> Tensor:

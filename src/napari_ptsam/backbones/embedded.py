@@ -12,7 +12,8 @@ differ, so that a model of 10 million numbers can draw thin and small objects:
 * two of a specialist's eight prompts also reach the mask directly (`read_out`).
 
 One more part, the `TaskEncoder`, turns example images and their masks into
-eight decoder prompts: the starting point of a user's training.
+eight decoder prompts: the starting point of a user's training. Weights may hold a
+`ClickDecoder`, too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from napari_ptsam.backbones._sam import (
     TwoWayTransformer,
 )
 from napari_ptsam.backbones.attention import run_block
+from napari_ptsam.backbones.clicks import ClickDecoder
 from napari_ptsam.errors import BackboneError
 
 PROMPT_COUNT = 8
@@ -421,6 +423,8 @@ def load_embedded(state: Mapping[str, Tensor]) -> Sam:
         )
     try:
         sam = build_embedded(shape)
+        if any(name.startswith("click_decoder.") for name in state):
+            sam.click_decoder = ClickDecoder(sam)
         sam.load_state_dict(dict(state))
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BackboneError(

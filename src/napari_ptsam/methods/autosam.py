@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
+from napari_ptsam.backbones.overlay import by_name, own_copies
 from napari_ptsam.methods.base import FrozenEncoder, no_prompts
-from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted
 
 MASKS = 2
 """Mask tokens: SAM's single-mask output, which stays unused, and one multimask output."""

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
+from napari_ptsam.backbones.overlay import by_name, own_copies
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
-from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted
 
 
 @dataclass(frozen=True)

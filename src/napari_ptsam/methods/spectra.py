@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from napari_ptsam.methods.overlay import by_name
+from napari_ptsam.backbones.overlay import by_name
 
 Decomposition = tuple[Tensor, Tensor, Tensor]
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
+from napari_ptsam.backbones.overlay import by_name, own_copies
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import Method, check_mask_index
 from napari_ptsam.methods.label_text import CLIP, TEXT_WIDTH, embed_labels
-from napari_ptsam.methods.overlay import Adapted, by_name, own_copies
+from napari_ptsam.methods.overlay import Adapted
 from napari_ptsam.methods.spectra import Spectra
 
 LEARNED = "learned"
