@@ -28,7 +28,7 @@ def clicking(tmp_path: Path) -> Backbone:
     sam.click_decoder = ClickDecoder(sam)
     with torch.no_grad():
         for parameter in sam.click_decoder.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape)
+            parameter.add_(0.05 * torch.randn(parameter.shape))
     path = tmp_path / "clicking.safetensors"
     save_file({k: v.contiguous() for k, v in sam.state_dict().items()}, path)
     return load_backbone(path)
