@@ -73,6 +73,11 @@ class ClickCanvas(QObject):
         self._viewer.mouse_move_callbacks.append(self._on_move)
         state.annotations.changed.connect(self._on_image)
 
+    @property
+    def taking_clicks(self) -> bool:
+        """Whether the mouse is for clicking, all layers being there."""
+        return self._session.on and not self._starting and self.layers.active
+
     def start(self) -> None:
         """Take clicks in the image from now on."""
         image = self._annotations.image

@@ -66,7 +66,7 @@ class ReadyPlanes:
     def want(self, indices: Sequence[int]) -> None:
         """Say which planes are needed, the most urgent first; others are not any more."""
         count = 0 if self._planes is None else len(self._planes)
-        self._wanted = [index for index in indices if 0 <= index < count]
+        self._wanted = [index for index in indices if 0 <= index < count][:KEPT]
         self._next()
 
     def _next(self) -> None:

@@ -273,17 +273,18 @@ class ClickSession:
                 self.tell(str(error))
 
     def _paint(self, answer: ClickAnswer) -> None:
-        labels = self._labels()
-        if self.own_label and self.free.value is None:
-            return  # still being looked for
-        value = self.free.value if self.own_label else labels.selected_label
         part = Part.of(answer.mask, answer.region)
         if part is None:
             self._accepting = False
             self.tell("There is no mask to accept: nothing was found there.")
             return
-        pixels = paint(labels, {self._index: part}, int(value or 0))
+        labels = self._labels()
+        if self.own_label and self.free.value is None:
+            return  # still being looked for
+        value = self.free.value if self.own_label else labels.selected_label
+        # Before painting, of which the next free label hears.
         self._accepting = False
+        pixels = paint(labels, {self._index: part}, int(value or 0))
         self._said.clear()
         if self.own_label and self.free.value is not None:
             labels.selected_label = self.free.value
