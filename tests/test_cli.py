@@ -32,7 +32,10 @@ from napari_ptsam.progress import Progress
 from napari_ptsam.promptfile import PromptFile, PromptMetadata, write_prompt_file
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "segment", "evaluate", "embed", "cache", "info", "backbones", "demo")
+COMMANDS = (
+    "train", "segment", "evaluate", "train-clicks", "click", "embed", "cache", "info", "backbones",
+    "demo",
+)  # fmt: skip
 GREY: dict[str, str] = {"photometric": "minisblack"}
 """Keeps tifffile from taking three planes for the channels of a colour image."""
 
@@ -99,7 +102,7 @@ def test_help_of_each_command_exits_with_0(command: str, capsys: Capture) -> Non
     assert f"usage: napari-ptsam {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "embed", "cache", "backbones"])
+@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "click", "embed", "cache"])
 def test_help_shows_examples(command: str, capsys: Capture) -> None:
     main([command, "--help"])
     assert f"napari-ptsam {command}" in capsys.readouterr().out.split("examples:")[1]

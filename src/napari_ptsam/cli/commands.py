@@ -121,6 +121,20 @@ def segment(args: argparse.Namespace) -> None:
         segment_one(specialist, source, output, args)
 
 
+def train_clicks(args: argparse.Namespace) -> None:
+    """Learn a click specialist and write its prompt file."""
+    from napari_ptsam.cli.clicking import train
+
+    train(args)
+
+
+def click(args: argparse.Namespace) -> None:
+    """Segment the object that is pointed at."""
+    from napari_ptsam.cli.clicking import click
+
+    click(args)
+
+
 def embed(args: argparse.Namespace) -> None:
     """Encode images and keep what comes of it.
 

@@ -63,6 +63,20 @@ examples:
   {PROGRAM} segment cells.ptsam.safetensors volume.zarr -o cells.zarr --scheduler local:4
 """
 
+_TRAIN_CLICKS_EXAMPLES = f"""\
+examples:
+  {PROGRAM} train-clicks --images images/ --masks labels/ -o cells.ptsam.safetensors
+  {PROGRAM} train-clicks --images em.tif --masks labels.tif --planes 0-15 --class-name vesicle \\
+      -o vesicles.ptsam.safetensors
+"""
+
+_CLICK_EXAMPLES = f"""\
+examples:
+  {PROGRAM} click cells.png --specialist cells.ptsam.safetensors --at 120,84 -o cell.tif
+  {PROGRAM} click cells.png --backbone vit_b --at 120,84 --not-at 131,90 -o cell.tif
+  {PROGRAM} click em.tif --plane 12 --box 40,60,95,130 --follow -o one.tif
+"""
+
 _EVALUATE_EXAMPLES = f"""\
 Folders are paired by file name, stacks plane by plane. A prediction that holds
 only the planes named by --planes is paired with them in order.
@@ -121,6 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(subparsers)
     _add_segment(subparsers)
     _add_evaluate(subparsers)
+    _add_train_clicks(subparsers)
+    _add_click(subparsers)
     _add_embed(subparsers)
     _add_cache(subparsers)
     _add_info(subparsers)
@@ -173,12 +189,7 @@ def _add_train(subparsers: Commands) -> None:
         metavar="N",
         help="mask value of pixels that nobody has decided on",
     )
-    add(
-        "--normalize",
-        choices=("image", "stack"),
-        default="image",
-        help="measure brightness on each image, or once on all of them (%(default)s)",
-    )
+    _add_normalize(parser)
     add("--class-name", default="object", metavar="NAME", help="what the object is called")
     add(
         "--classes",
@@ -259,6 +270,90 @@ def _add_segment(subparsers: Commands) -> None:
     add("--object", metavar="NAME", help="which one, if the specialist knows several (--classes)")
     add("--backbone", metavar="NAME|FILE", help="where its backbone is, if not found by name")
     add("--cache", action="store_true", help="keep embeddings for the next time, see 'embed'")
+    _add_axes(parser)
+    _add_device(parser)
+
+
+def _add_train_clicks(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "train-clicks",
+        commands.train_clicks,
+        "learn what a click means on one kind of object",
+        _TRAIN_CLICKS_EXAMPLES,
+        "no prompt file was written",
+    )
+    add = parser.add_argument
+    add("--images", required=True, type=Path, metavar="DIR|STACK", help="folder, stack or image")
+    add(
+        "--masks",
+        required=True,
+        type=Path,
+        metavar="DIR|STACK",
+        help="label images of the same names: each object has a number of its own",
+    )
+    add("-o", "--output", required=True, type=Path, metavar="NAME.ptsam.safetensors")
+    _add_planes(parser, "the annotated planes, inclusive; by default those with any paint")
+    add("--limit", type=_positive, metavar="N", help="use at most N annotated planes")
+    _add_normalize(parser)
+    add("--class-name", default="object", metavar="NAME", help="what the object is called")
+    add("--backbone", default="embedded", metavar="NAME|FILE", help="frozen SAM (%(default)s)")
+    add("--steps", type=_positive, metavar="N", help="training steps")
+    add(
+        "--no-point-matching",
+        dest="point_matching",
+        action="store_false",
+        help="train without the Point Matching Module",
+    )
+    add(
+        "--automatic",
+        action="store_true",
+        help="learn to segment all objects without a click as well (our extension)",
+    )
+    add("--scale", type=_scale, default="auto", metavar="auto|fit|X", help=_SCALE_HELP)
+    _add_axes(parser)
+    add("--seed", type=int, default=0, metavar="N", help="random seed (%(default)s)")
+    _add_device(parser)
+
+
+def _add_click(subparsers: Commands) -> None:
+    parser = _command(
+        subparsers,
+        "click",
+        commands.click,
+        "segment the one object that is pointed at",
+        _CLICK_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("image", type=Path, metavar="IMAGE", help="image or stack")
+    add("-o", "--output", required=True, type=Path, metavar="MASK.tif")
+    add(
+        "--at",
+        action="append",
+        default=[],
+        type=_point,
+        metavar="Y,X",
+        help="a pixel of the object, rows first, from 0 on; may be repeated",
+    )
+    add(
+        "--not-at",
+        action="append",
+        default=[],
+        type=_point,
+        metavar="Y,X",
+        help="a pixel that does not belong to it; may be repeated",
+    )
+    add("--box", type=_box, metavar="TOP,LEFT,BOTTOM,RIGHT", help="a box around the object")
+    add(
+        "--specialist",
+        type=Path,
+        metavar="NAME.ptsam.safetensors",
+        help="a click specialist; without one, SAM itself answers",
+    )
+    add("--backbone", metavar="NAME|FILE", help="frozen SAM (embedded)")
+    add("--scale", type=_fixed_scale, metavar="fit|X", help="model pixels per image pixel (fit)")
+    add("--plane", type=int, metavar="N", help="plane of a stack that the clicks are on")
+    add("--follow", action="store_true", help="follow the object through the stack")
     _add_axes(parser)
     _add_device(parser)
 
@@ -428,6 +523,15 @@ def _add_planes(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--planes", type=_planes, metavar="0-15", help=text)
 
 
+def _add_normalize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--normalize",
+        choices=("image", "stack"),
+        default="image",
+        help="measure brightness on each image, or once on all of them (%(default)s)",
+    )
+
+
 def _add_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label", type=int, metavar="N", help="mask value of the object (default: any above 0)"
@@ -454,6 +558,28 @@ def _planes(text: str) -> list[int]:
         return parse_plane_ranges(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _point(text: str) -> tuple[float, float]:
+    """A position given as Y,X."""
+    y, x = _numbers(text, 2, "Y,X")
+    return y, x
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    """A box given as TOP,LEFT,BOTTOM,RIGHT."""
+    top, left, bottom, right = _numbers(text, 4, "TOP,LEFT,BOTTOM,RIGHT")
+    return top, left, bottom, right
+
+
+def _numbers(text: str, count: int, form: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form {form}, in pixels")
+    return numbers
 
 
 def _classes(text: str) -> dict[str, int]:
