@@ -267,4 +267,11 @@ def test_a_long_layer_name_is_told_in_full(windowless: ViewerModel, qtbot: QtBot
     choice.show()
     QApplication.sendEvent(choice, QHelpEvent(QEvent.Type.ToolTip, QPoint(5, 5), QPoint(5, 5)))
     assert QToolTip.text() == f"<b>{escape(name)}</b><br>The image."
+    # The end tells layers of one file apart.
+    assert len(choice.shown_name()) < len(name)
+    begin, _, end = choice.shown_name().partition("…")
+    assert begin
+    assert name.startswith(begin)
+    assert end
+    assert name.endswith(end)
     choice.release()

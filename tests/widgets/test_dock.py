@@ -34,17 +34,18 @@ class Big:
     """Stands for a tensor."""
 
 
-def start_run(state: PluginState, closed: list[str]) -> weakref.ref[Big]:
-    """Start a run that holds something big until it is closed."""
+def start_run(state: PluginState, told: list[str]) -> weakref.ref[Big]:
+    """Start a run that holds something big until it is closed, and tells both."""
     big = Big()
 
     def run(held: Big) -> Generator[int, None, None]:
         try:
+            told.append("begun")
             while True:
                 yield 1
                 time.sleep(0.005)
         finally:
-            closed.append("closed")
+            told.append("closed")
 
     runs = [run(big)]
     state.jobs.run("Training", runs.pop, on_yield=lambda _: None, on_return=lambda _: None)
@@ -59,6 +60,20 @@ def test_the_dock_opens_once_and_at_the_step_that_is_asked_for(viewer: Viewer) -
     for name, section in dock.sections.items():
         open_dock(viewer, name)
         assert not section.isHidden()
+
+
+def test_work_begins_when_all_steps_are_made(viewer: Viewer, qtbot: QtBot) -> None:
+    dock = open_dock(viewer, "train")
+    made: list[bool] = []
+
+    def run() -> Generator[int, None, None]:
+        made.extend(step.made for step in dock._steps.values())
+        yield 1
+
+    jobs = dock.state.jobs
+    with qtbot.waitSignal(jobs.finished, timeout=10_000):
+        jobs.run("Training", run, on_yield=lambda _: None, on_return=lambda _: None)
+    assert made == [True] * 4
 
 
 def test_headings_open_and_close_their_step_with_the_keyboard(viewer: Viewer, qtbot: QtBot) -> None:
@@ -97,12 +112,12 @@ def test_closing_the_viewer_during_a_run_stops_it_and_frees_its_memory(
     viewer.add_image(discs)
     dock = open_dock(viewer)
     dock.sections["annotate"].new_labels.click()
-    closed: list[str] = []
-    held = start_run(dock.state, closed)
-    qtbot.wait(30)
+    told: list[str] = []
+    held = start_run(dock.state, told)
+    qtbot.waitUntil(lambda: told == ["begun"])
     del dock
     viewer.close()
-    qtbot.waitUntil(lambda: closed == ["closed"], timeout=3000)
+    qtbot.waitUntil(lambda: told == ["begun", "closed"], timeout=3000)
     qtbot.wait(50)
     gc.collect()
     assert held() is None
@@ -113,13 +128,13 @@ def test_removing_the_dock_during_a_run_stops_it_and_a_new_dock_works(
 ) -> None:
     viewer.add_image(discs)
     dock = open_dock(viewer)
-    closed: list[str] = []
-    held = start_run(dock.state, closed)
-    qtbot.wait(30)
+    told: list[str] = []
+    held = start_run(dock.state, told)
+    qtbot.waitUntil(lambda: told == ["begun"])
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
     del dock
-    qtbot.waitUntil(lambda: closed == ["closed"], timeout=3000)
+    qtbot.waitUntil(lambda: told == ["begun", "closed"], timeout=3000)
     qtbot.wait(50)
     gc.collect()
     assert held() is None

@@ -129,6 +129,42 @@ def test_a_second_run_is_refused_in_words_and_the_first_goes_on(jobs: Jobs, qtbo
     qtbot.waitUntil(lambda: got == ["done"])
 
 
+def test_a_job_waits_for_the_window(jobs: Jobs, qtbot: QtBot) -> None:
+    got: list[Any] = []
+    jobs.wait_for("a layer")
+    jobs.wait_for("a step")
+    jobs.run("Counting", counting([], 2), on_yield=got.append, on_return=got.append)
+    jobs.go_on("a layer")
+    qtbot.wait(50)
+    assert jobs.running == "Counting"
+    assert got == []
+    with qtbot.waitSignal(jobs.finished, timeout=5000):
+        jobs.go_on("a step")
+    assert got == [0, 1, "done"]
+
+
+def test_a_job_that_waits_is_stopped_or_closed(jobs: Jobs, qtbot: QtBot) -> None:
+    got: list[Any] = []
+    jobs.wait_for("a layer")
+    job = jobs.run(
+        "Counting",
+        counting([]),
+        on_yield=got.append,
+        on_return=got.append,
+        on_stopped=lambda: got.append("stopped"),
+    )
+    job.stop()
+    with qtbot.waitSignal(jobs.finished, timeout=5000):
+        jobs.go_on("a layer")
+    assert got == ["stopped"]
+    jobs.wait_for("a layer")
+    jobs.run("Counting", counting([]), on_yield=got.append, on_return=got.append)
+    jobs.close()
+    jobs.go_on("a layer")
+    qtbot.wait(50)
+    assert got == ["stopped"]
+
+
 def test_the_next_job_can_start_from_the_result_of_the_last(jobs: Jobs, qtbot: QtBot) -> None:
     got: list[str] = []
 

@@ -15,7 +15,7 @@ from napari_ptsam._widgets.layers import (
     axes_of,
     blank,
     go_to_plane,
-    image_like,
+    image_over,
     labels_like,
     plane_count,
     plane_index,
@@ -148,7 +148,7 @@ def test_labels_lie_on_the_image(windowless: ViewerModel) -> None:
     assert np.array_equal(labels.translate, layer.translate)
     assert labels.units == layer.units
     assert labels.axis_labels == layer.axis_labels
-    assert image_like(windowless, layer, "p", np.zeros((4, 8, 9), np.float32)).scale[0] == 3
+    assert image_over(layer, "p", np.zeros((4, 8, 9), np.float32)).scale[0] == 3
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -388,6 +388,7 @@ def test_removing_the_result_layer_stops_the_run_and_nothing_else(
     viewer = section._state.viewer
     choose(section, "layer")
     section.segment()
+    qtbot.waitUntil(lambda: "disc: cells" in viewer.layers)
     viewer.layers.remove("disc: cells")
     wait_for(section, qtbot)
     assert section.segmenter.results == []

@@ -207,6 +207,7 @@ def test_the_preview_shows_the_plane_in_view_and_follows_to_another(
     layer = section._preview.layer
     assert layer is viewer.layers["preview"]
     assert layer.data.shape == (6, 64, 64)
+    assert layer.visible
     assert viewer.layers.selection.active is active
     viewer.dims.set_point(0, 2)
     gate.go()

@@ -6,11 +6,26 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QToolTip
+from qtpy.QtGui import QPaintEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QToolTip,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
+
+
+MARGIN = 4
+"""Pixels that styles leave free beside the name."""
+
+CUT = Qt.TextElideMode.ElideMiddle
+"""Long names are cut in the middle: layers of one file often differ at the end."""
 
 
 class LayerChoice(QComboBox):
@@ -42,6 +57,7 @@ class LayerChoice(QComboBox):
         # Long names must not widen the dock.
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
+        self.view().setTextElideMode(CUT)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         for event in self._events():
             event.connect(self.refresh)
@@ -80,6 +96,27 @@ class LayerChoice(QComboBox):
             QToolTip.showText(event.globalPos(), text, self)
             return True
         return super().event(event)
+
+    def shown_name(self) -> str:
+        """The name of the chosen layer, as much of it as there is room for."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        room = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        return str(self.fontMetrics().elidedText(self.currentText(), CUT, room.width() - MARGIN))
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+        """Draw the box with a name that fits; Qt would cut it off anywhere."""
+        if self.currentIndex() < 0:
+            super().paintEvent(event)
+            return
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        option.currentText = self.shown_name()
+        painter = QStylePainter(self)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
     def release(self) -> None:
         """Listen to the viewer no longer."""

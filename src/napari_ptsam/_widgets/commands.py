@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", bound="StepsDock")
 
-DOCK_NAME = "Annotate, train, segment (PTSAM)"
+DOCK_NAME = "All four steps (PTSAM)"
 CLICK_DOCK_NAME = "Click to segment (PTSAM)"
 """The names that napari gives the docks when they are opened from the Plugins menu."""
 

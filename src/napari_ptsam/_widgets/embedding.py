@@ -154,7 +154,10 @@ class EmbedBox(QWidget):
             except PtsamError as error:
                 return str(error)
             self._estimated = subject, nbytes
-        return f"Embedding takes up to {in_bytes(self._estimated[1])} of disk."
+        return (
+            "You can do without: it makes later runs on this layer quick, and takes up to "
+            f"{in_bytes(self._estimated[1])} of disk."
+        )
 
 
 class EmbedRun:

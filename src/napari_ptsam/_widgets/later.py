@@ -24,3 +24,20 @@ def later(owner: QObject, slot: Callable[[], object], ms: int = 0) -> None:
     timer.timeout.connect(slot)
     timer.timeout.connect(timer.deleteLater)
     timer.start(ms)
+
+
+def in_turn(owner: QObject, *slots: Callable[[], object]) -> None:
+    """Call one after the other, and let the window live in between; see `later`.
+
+    The others are called also if one raises.
+    """
+    first, *rest = slots
+
+    def call() -> None:
+        try:
+            first()
+        finally:
+            if rest:
+                in_turn(owner, *rest)
+
+    later(owner, call)

@@ -13,11 +13,13 @@ from qtpy.QtCore import QObject, QTimer
 from napari_ptsam._widgets.geometry import placement_of, volumes_of
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.kept import KeptProbabilities
+from napari_ptsam._widgets.later import in_turn
 from napari_ptsam._widgets.layerresult import LayerResult, PlaneShown, segmented
 from napari_ptsam._widgets.layers import (
+    add_unseen,
     blank,
-    image_like,
-    labels_like,
+    image_over,
+    labels_over,
     plane_index,
     planes_of,
     result_shape,
@@ -29,7 +31,7 @@ from napari_ptsam._widgets.tracking import touched_planes
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_ptsam._widgets.jobs import Job
     from napari_ptsam._widgets.state import PluginState, SpecialistEntry
@@ -162,8 +164,8 @@ class Segmenter(QObject):
         look: Look,
         probability: bool,
     ) -> LayerResult:
-        data = blank(result_shape(source), np.int32)
-        labels = labels_like(self._state.viewer, source, f"{entry.name}: {source.name}", data)
+        name = f"{entry.name}: {source.name}"
+        labels = labels_over(source, name, blank(result_shape(source), np.int32))
         kept = KeptProbabilities(len(planes), entry.specialist.threshold)
         geometry = Geometry(
             [slot(labels, index) for index in range(len(planes))],
@@ -174,23 +176,42 @@ class Segmenter(QObject):
         result = Result(kept, labels.data, geometry, look)
         target = LayerResult(source, planes, entry, channel, labels, result)
         labels.events.paint.connect(partial(self._on_painted, target))
-        self._add_probability(target, wanted=probability)
         self.results.append(target)
+        self._add_probability(target, wanted=probability)
+        jobs = self._state.jobs
+        # Nothing is computed before: beside a job, napari takes several times as long for this.
+        jobs.wait_for(target)
+        in_turn(
+            self,
+            partial(self._add, target),
+            partial(setattr, labels, "visible", True),
+            partial(self._select, target),
+            partial(jobs.go_on, target),
+        )
         return target
 
+    def _add(self, target: LayerResult) -> None:
+        if target in self.results:
+            add_unseen(self._state.viewer, target.labels)
+
+    def _select(self, target: LayerResult) -> None:
+        if target in self.results:
+            self._state.viewer.layers.selection.active = target.labels
+
     def _add_probability(self, target: LayerResult, *, wanted: bool) -> None:
-        viewer = self._state.viewer
-        if not wanted or (target.probability is not None and target.probability in viewer.layers):
+        if not wanted or target.probability is not None:
             return
-        data = blank(result_shape(target.source), np.float32)
         name = f"{target.labels.name} probability"
-        target.probability = image_like(viewer, target.source, name, data)
-        target.probability.contrast_limits = (0, 1)
-        # Below the labels, and out of their way.
-        target.probability.visible = False
-        viewer.layers.move(
-            viewer.layers.index(target.probability), viewer.layers.index(target.labels)
-        )
+        data = blank(result_shape(target.source), np.float32)
+        target.probability = image_over(target.source, name, data, contrast_limits=(0, 1))
+        in_turn(self, partial(self._lay_below, target.probability, target.labels))
+
+    def _lay_below(self, layer: Image, upper: Labels) -> None:
+        """Add a layer, out of the way of the other, which may come later."""
+        layers = self._state.viewer.layers
+        add_unseen(self._state.viewer, layer)
+        if upper in layers:
+            layers.move(layers.index(layer), layers.index(upper))
 
     def _on_plane(self, shown: PlaneShown) -> None:
         if shown.target in self.results:

@@ -275,7 +275,7 @@ class TrainSection(QWidget):
         names = {entry.name for entry in self._state.specialists}
         name = specialist.metadata.class_name
         number = next(i for i in range(1, len(names) + 2) if f"{name} {i}" not in names)
-        self._ended(result_text(specialist.metadata.training))
+        self._ended(f"{result_text(specialist.metadata.training)} Go on to step 3.")
         self._state.add_specialist(specialist, f"{name} {number}")
 
     def _ended(self, text: str) -> None:
