@@ -102,7 +102,10 @@ def test_help_of_each_command_exits_with_0(command: str, capsys: Capture) -> Non
     assert f"usage: napari-ptsam {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "click", "embed", "cache"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "segment", "evaluate", "train-clicks", "click", "embed", "cache", "backbones"],
+)
 def test_help_shows_examples(command: str, capsys: Capture) -> None:
     main([command, "--help"])
     assert f"napari-ptsam {command}" in capsys.readouterr().out.split("examples:")[1]

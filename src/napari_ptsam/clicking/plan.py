@@ -39,7 +39,8 @@ class ClickPlan(TrainingPlan):
     point_matching
         Whether the Point Matching Module helps in training.
     held_out_objects
-        At most so many of a held-out image are clicked, in the middle, to see how well it goes.
+        About so many held-out objects, of all images alike, are clicked in the middle to see how
+        well it goes.
     """
 
     batch_size: int = 8
@@ -49,7 +50,7 @@ class ClickPlan(TrainingPlan):
     rounds: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
     weights: LossWeights = field(default_factory=LossWeights)
     point_matching: bool = True
-    held_out_objects: int = 12
+    held_out_objects: int = 48
 
     def __post_init__(self) -> None:
         super().__post_init__()

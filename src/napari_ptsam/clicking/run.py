@@ -128,6 +128,7 @@ class ClickRun:
 
     def _fill_held_out(self) -> Iterator[int]:
         rng = np.random.default_rng([self.plan.seed, 3])
+        each = max(self.plan.held_out_objects // max(len(self.held), 1), 1)
         for example in self.held:
             size = self.clicker.backbone.input_size
             plane = EmbeddedPlane.of(example.image, self.clicker.scaling, size)
@@ -135,7 +136,7 @@ class ClickRun:
                 plane.embedding(number, self.served)
             ids = instances_of(example)
             present = np.setdiff1d(ids[example.valid], [0])
-            chosen = rng.permutation(present)[: self.plan.held_out_objects]
+            chosen = rng.permutation(present)[:each]
             self.looked.append(_Looked(plane, ids, chosen))
             yield 1
 
