@@ -137,12 +137,8 @@ class Pretrainer(nn.Module):
     ) -> Tensor:
         """SAM's own clicks and boxes, answered by its single-mask output."""
         masks, points, labels, present = episodes.draw_instances(crops, rng, more_clicks)
-        encoder = self.sam.prompt_encoder
-        encoder.input_image_size = (crops.images.shape[-1],) * 2
-        prompts = encoder._embed_points(points, labels, pad=False)
-        boxes = (labels[:, :1] == 2)[..., None]
-        corners = encoder._embed_boxes(points[:, :2].reshape(-1, 4))
-        prompts = torch.cat([torch.where(boxes, corners, prompts[:, :2]), prompts[:, 2:]], 1)
+        self.sam.prompt_encoder.input_image_size = (crops.images.shape[-1],) * 2
+        prompts = episodes.click_tokens(self.sam, points, labels)
         logits, quality = decode_masks(self.sam, embedding, prompts)
         target = episodes.to_loss_size(masks)
         with torch.no_grad():

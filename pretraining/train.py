@@ -86,7 +86,7 @@ def train(recipe: Recipe, pool: Path, run: Path, device: str, until: int | None 
     if first >= end:
         return
     (run / RECIPE).write_text(json.dumps(asdict(recipe), indent=1))
-    log = _Log(run / "log.jsonl")
+    log = Log(run / "log.jsonl")
     for batch in batches(recipe, pool, range(first, end)):
         log.add(batch.step, _learn(model, optimiser, batch))
         if (batch.step + 1) % SAVE_EVERY == 0 or batch.step + 1 == end:
@@ -110,7 +110,7 @@ def _learn(model: Pretrainer, optimiser: torch.optim.Optimizer, batch: Batch) ->
     return losses
 
 
-class _Log:
+class Log:
     """Mean losses of every 25 steps, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
@@ -119,6 +119,7 @@ class _Log:
         self.values: dict[str, list[float]] = {}
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Note a step's losses; write their means when it is time."""
         for name, value in losses.items():
             self.values.setdefault(name, []).append(float(value.detach()))
         if (step + 1) % LOG_EVERY:
