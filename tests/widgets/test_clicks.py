@@ -36,10 +36,10 @@ class Clicks:
 
     def start(self) -> None:
         self.canvas.start()
-        self.qtbot.waitUntil(lambda: self.canvas.taking_clicks)
+        self.qtbot.waitUntil(lambda: self.canvas.taking_clicks, timeout=30_000)
 
     def ready(self) -> None:
-        self.qtbot.waitUntil(lambda: self.session.source.embedded is not None)
+        self.qtbot.waitUntil(lambda: self.session.source.embedded is not None, timeout=30_000)
 
     def press(
         self, *way: tuple[float, float], button: int = 1, modifiers: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Clicks:
         keys[name](layer)
 
     def answered(self) -> None:
-        self.qtbot.waitUntil(lambda: self.session.answer is not None)
+        self.qtbot.waitUntil(lambda: self.session.answer is not None, timeout=30_000)
 
     @property
     def preview(self) -> NDArray[Any]:
@@ -550,7 +550,7 @@ def test_an_image_that_changes_its_shape_is_clicked_anew(
     clicks.state.annotations.image.data = discs[:, :32, :32]
     assert not clicks.session.said
     assert "click anew" in clicks.status()
-    clicks.qtbot.waitUntil(lambda: clicks.canvas.taking_clicks)
+    clicks.qtbot.waitUntil(lambda: clicks.canvas.taking_clicks, timeout=30_000)
     assert clicks.preview.shape == (6, 32, 32)
     clicks.ready()
     clicks.press((18, 30))

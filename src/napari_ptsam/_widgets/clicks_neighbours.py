@@ -86,7 +86,7 @@ class NeighboursSection(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(14)
-        self.status = words()
+        self.why, self.status = words(), words()
 
     def _lay_out(self) -> None:
         self._form = QFormLayout()
@@ -101,8 +101,8 @@ class NeighboursSection(QWidget):
         layout.addWidget(self.intro)
         layout.addLayout(self._form)
         layout.addLayout(row(self.start, self.stop))
-        layout.addWidget(self.bar)
-        layout.addWidget(self.status)
+        for widget in (self.why, self.bar, self.status):
+            layout.addWidget(widget)
 
     def _connect(self) -> None:
         state = self._state
@@ -134,17 +134,15 @@ class NeighboursSection(QWidget):
         self.start.setEnabled(not running and not reason)
         self.stop.setVisible(running)
         self.bar.setVisible(running)
-        if reason and not running:
-            self.status.setText(reason)
-        elif self.status.text() in _REASONS:
-            self.status.setText("")
+        self.why.setText(reason)
+        self.why.setVisible(bool(reason) and not running)
         self.status.setVisible(bool(self.status.text()))
 
     def _why_not(self) -> str:
         annotations = self._state.annotations
         if annotations.image is None or not axes_to_follow(annotations.image):
-            return NO_STACK
-        return NOTHING_YET if annotations.labels is None else ""
+            return "Only images with several planes have neighbouring planes."
+        return "" if annotations.labels else "Click on an object and accept it first."
 
     def _on_accepted(self, accepted: Accepted) -> None:
         self.label.setValue(accepted.label)
@@ -236,11 +234,6 @@ class NeighboursSection(QWidget):
 
     def _release(self) -> None:
         self._state.annotations.changed.disconnect(self.refresh)
-
-
-NO_STACK = "Only images with several planes have neighbouring planes."
-NOTHING_YET = "Click on an object and accept it first."
-_REASONS = (NO_STACK, NOTHING_YET)
 
 
 def _count(tip: str) -> QSpinBox:

@@ -13,6 +13,7 @@ from napari_ptsam._widgets.clicks_models import ModelChoice
 from napari_ptsam._widgets.clicks_words import help_text, status
 from napari_ptsam._widgets.controls import button, row, words
 from napari_ptsam._widgets.jobs import show
+from napari_ptsam._widgets.later import later
 from napari_ptsam._widgets.layers import RESULT_MARK, plane_name, same_planes
 from napari_ptsam._widgets.words import planes as in_planes
 from napari_ptsam.errors import PtsamError
@@ -116,7 +117,7 @@ class ClickSection(QWidget):
         session.changed.connect(self.refresh_status)
         session.source.moved.connect(self.refresh_status)
         session.source.ready.changed.connect(self.refresh_status)
-        session.free.changed.connect(self._count)
+        session.free.changed.connect(self._count_later)
         session.accepted.connect(self._on_accepted)
         state.chosen_changed.connect(self.refresh_status)
         state.annotations.changed.connect(self.refresh)
@@ -150,6 +151,10 @@ class ClickSection(QWidget):
             text = self._last
         if text != self.status.text():
             self.status.setText(text)
+
+    def _count_later(self) -> None:
+        # napari tells of paint just before it is there to be counted.
+        later(self, self._count)
 
     def _count(self) -> None:
         annotations, value = self._state.annotations, self._session.free.value
@@ -220,7 +225,7 @@ class ClickSection(QWidget):
         if image is not None:
             where = plane_name(image, accepted.index).lower()
             self._last = f"Label {accepted.label} is painted on {where}. Click on the next object."
-        self._count()
+        self._count_later()
         self.refresh_status()
 
     def _release(self) -> None:

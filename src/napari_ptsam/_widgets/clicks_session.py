@@ -278,19 +278,20 @@ class ClickSession:
             self._accepting = False
             self.tell("There is no mask to accept: nothing was found there.")
             return
-        labels = self._labels()
-        if self.own_label and self.free.value is None:
-            return  # still being looked for
-        value = self.free.value if self.own_label else labels.selected_label
-        # Before painting, of which the next free label hears.
+        # Before all of which the next free label hears.
         self._accepting = False
-        pixels = paint(labels, {self._index: part}, int(value or 0))
+        labels = self._labels()
+        value = self.free.value if self.own_label else labels.selected_label
+        if value is None:
+            self._accepting = True  # as soon as it is known
+            return
+        pixels = paint(labels, {self._index: part}, int(value))
         self._said.clear()
         if self.own_label and self.free.value is not None:
             labels.selected_label = self.free.value
         self._ask()
         if pixels:
-            self.accepted.emit(Accepted(self._index, int(value or 0), pixels))
+            self.accepted.emit(Accepted(self._index, int(value), pixels))
         else:
             self.tell("Nothing was painted: all of that mask belongs to other objects already.")
 
