@@ -62,7 +62,7 @@ def main() -> None:
     planes = 40 if options.quick else options.planes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prompt = train_specialist(folder / "blobs", steps=2)
+        prompt = train_specialist(folder / "blobs", "fit", steps=2)
         source = write_volume(folder / "in.zarr", planes, 512)
         alone = seconds_of(prompt, source, folder / "alone.zarr")
         with connected("local:2") as cluster:

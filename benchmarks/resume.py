@@ -113,7 +113,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prompt = train_specialist(folder / "blobs", steps=2)
+        prompt = train_specialist(folder / "blobs", "fit", steps=2)
         source = write_volume(folder / "in.zarr", planes, 256)
         whole = timed(command(prompt, source, folder / "whole.zarr"))
         words = command(prompt, source, folder / "killed.zarr")

@@ -707,6 +707,25 @@ def test_microscope_files_are_read_with_bioio(tmp_path, monkeypatch):
     assert planes.parts[0].scale["Z"] == (0.5, "µm")
 
 
+@pytest.mark.filterwarnings("ignore")  # of the reader's own
+def test_a_real_file_of_a_microscope_is_read(tmp_path):
+    pytest.importorskip("bioio_czi", reason="pip install bioio bioio-czi")
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    data = RNG.integers(0, 999, (2, 2, 3, 20, 30)).astype(np.uint16)
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        for t, c, z in np.ndindex(2, 2, 3):
+            file.write(data[t, c, z][..., None], plane={"T": t, "C": c, "Z": z})
+        sizes = {"scale_x": 1e-7, "scale_y": 1e-7, "scale_z": 5e-7}
+        file.write_metadata("a", channel_names={0: "nuclei", 1: "actin"}, **sizes)
+    planes = open_planes(tmp_path / "a.czi", channel="actin")
+    part = planes.parts[0]
+    assert (part.axes, part.shape) == ("TZ", (2, 3))
+    assert part.scale == {"Z": (0.5, "µm"), "Y": (0.1, "µm"), "X": (0.1, "µm")}
+    np.testing.assert_array_equal(planes.read(4), data[1, 1, 1])
+    window = planes.read_window(2, slice(3, 9), slice(1, 4))
+    np.testing.assert_array_equal(window, data[0, 1, 2, 3:9, 1:4])
+
+
 def test_without_bioio_microscope_files_are_refused_with_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.lif").touch()
     monkeypatch.setitem(sys.modules, "bioio", None)

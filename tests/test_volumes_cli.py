@@ -64,7 +64,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(segment, tmp_path):
         in segment(source, "-o", tmp_path / "o.zarr", "--dry-run")[1]
     )
     assert "3 planes" in segment(source, "-o", tmp_path / "o.tif", "--dry-run")[1]
-    assert "a.tif: to do" in segment(images, "-o", tmp_path / "masks", "--dry-run")[1]
+    planned = segment(images, "-o", tmp_path / "masks", "--dry-run")[1]
+    assert "a.tif: to do" in planned
+    assert "To do: 1 of 1 files." in planned
     assert sorted(tmp_path.rglob("*")) == before
 
 

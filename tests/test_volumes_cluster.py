@@ -65,6 +65,8 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     drained(segment_volume(specialist, source, tmp_path / "here.zarr", access=here))
     with connected("local:2") as cluster:
         assert cluster.dashboard.startswith("http")
+        cores = os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // 2, 1)))
+        assert set(cluster.client.run(os.environ.get, "OMP_NUM_THREADS").values()) == {cores}
         work = segment_volume(
             specialist, source, tmp_path / "there.zarr", access=here, runner=cluster.run
         )

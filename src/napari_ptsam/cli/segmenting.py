@@ -206,9 +206,12 @@ def _folder(specialist: Specialist, source: Path, output: Path, args: argparse.N
     access = _access(source, args)
     batch = Batch(specialist, source, output, _settings(args), access, args.overwrite)
     if args.dry_run:
+        total = done = 0
         for path, target in batch.targets():
-            state = "done" if batch.is_done(path, target) else "to do"
-            print(f"{path} -> {target}: {state}")
+            known = batch.is_done(path, target)
+            total, done = total + 1, done + known
+            print(f"{path} -> {target}: {'done' if known else 'to do'}")
+        print(f"To do: {total - done} of {total} files.")
         return
     started = time.monotonic()
     counts = {"done": 0, "skipped": 0, "failed": 0}

@@ -36,9 +36,10 @@ def open_microscope(path: Path, valid: str) -> Stored:
         image = import_module("bioio").BioImage(path, reader=import_module(reader).Reader)
     except ImportError as error:
         raise InputError(
-            f"{path} is of a kind that is read with bioio, which is not installed here: pip "
-            f"install bioio {reader.replace('_', '-')}. Valid are {valid} without it, so you can "
-            "also export it as OME-TIFF (in Fiji: Plugins > Bio-Formats > Bio-Formats Exporter)."
+            f"{path} is of a kind that is read with bioio, which is not installed here or lacks "
+            f"something ({error}): pip install bioio {reader.replace('_', '-')}. Valid are {valid} "
+            "without it, so you can also export it as OME-TIFF (in Fiji: Plugins > Bio-Formats > "
+            "Bio-Formats Exporter)."
         ) from error
     data = image.dask_data
     axes = str(image.dims.order)

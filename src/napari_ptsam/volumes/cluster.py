@@ -6,6 +6,7 @@ another, and writes the same files.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -28,6 +29,9 @@ _THREADS = 2
 """Of a worker, so that one chunk is read or written while another is computed."""
 
 _LOOK_SECONDS = 2.0
+
+_CORES = "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS"
+"""Dask's setting; the variable itself, where the user has set it, comes first."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,10 @@ def connected(scheduler: str) -> Iterator[Cluster]:
     if kind == "local":
         if not number.isdecimal() or int(number) == 0:
             raise InputError(f"{scheduler!r} is no number of workers. Write for instance local:2.")
+        # Dask would give the computation of each worker one core, however many there are.
+        cores = max((os.cpu_count() or 1) // int(number), 1)
         with (
+            import_module("dask").config.set({_CORES: cores}),
             distributed.LocalCluster(
                 n_workers=int(number), threads_per_worker=_THREADS, dashboard_address=":0"
             ) as cluster,

@@ -228,7 +228,7 @@ def _finished(target: Path, identity: dict[str, Any], *, overwrite: bool) -> boo
     changed = differences(there, identity)
     if changed:
         raise InputError(
-            f"{target} was made by another job; different are {', '.join(changed)}. Choose "
+            f"{target} was made by another job; they differ in {', '.join(changed)}. Choose "
             "another output, or say --overwrite to replace it."
         )
     return True
@@ -267,7 +267,7 @@ def _begun(job: Job, *, overwrite: bool) -> Job | None:
         return begun
     changed = ", ".join(differences(begun.identity, job.identity))
     raise InputError(
-        f"Another job for this output was begun and not finished ({job.folder}); different are "
+        f"Another job for this output was begun and not finished ({job.folder}); they differ in "
         f"{changed}. Choose another output, give the command of that job to finish it, or say "
         "--overwrite to give it up."
     )
