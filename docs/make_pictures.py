@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from benchmarks.driving import SAMPLE, Driver  # noqa: E402 (the checkout is no 
 
 IMAGES = ROOT / "docs" / "images"
 PAINTED = (2, 5, 8, 11, 14)
-UNSEEN = 20
-"""A plane without paint: what is seen on it was learned."""
+UNSEEN = (20, 17)
+"""Planes without paint, looked at one after the other: what is seen on them was learned."""
 
-PNG_LIMIT, GIF_LIMIT = 200_000, 1_000_000
+PNG_LIMIT, GIF_LIMIT = 200_000, 2_500_000
 FRAME_WIDTH = 640
-TRAINING_FRAMES, RESULT_STEP = 10, 4
+DABS, TRAINING_FRAMES, COMING_FRAMES, RESULT_STEP = 4, 10, 8, 4
+"""Cells painted between two frames; frames of the training, and while planes come in; planes
+between two frames of the result.
+"""
 CONTROLS = 325
 """Pixels at the left, with napari's layer controls, that the animation leaves out."""
 
@@ -91,18 +95,19 @@ def quantized(picture: Image.Image, colours: int) -> Image.Image:
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def paint(driver: Driver, labels: Any, truth: Any) -> None:
-    """Dab the brush on every cell of the plane in view."""
+def paint(driver: Driver, labels: Any, truth: Any) -> Iterator[None]:
+    """Dab the brush on every cell of the plane in view, one after the other."""
     for number, where in enumerate(ndimage.find_objects(truth), start=1):
         if where is not None:
             cell = truth == number
             row, column = ndimage.center_of_mass(cell)
             labels.brush_size = max(2, round(2 * np.sqrt(cell.sum() / np.pi)))
             driver.stroke([(row, column), (row, column + 1)])
+            yield
 
 
 def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
-    """The first picture: some planes are painted; and a frame of each."""
+    """The first picture: some planes are painted; and frames, the first plane cell by cell."""
     viewer, section = driver.viewer, dock.sections["annotate"]
     given = viewer.layers[1]
     dock.show_section("annotate")
@@ -117,7 +122,9 @@ def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
     for plane in PAINTED:
         viewer.dims.set_point(0, plane)
         driver.pause(0.2)
-        paint(driver, labels, truth[plane])
+        for number, _ in enumerate(paint(driver, labels, truth[plane])):
+            if plane == PAINTED[0] and number % DABS == 0:
+                frames.append(grabbed(driver))
         driver.pause(0.5)
         frames.append(grabbed(driver))
     driver.wait_until(
@@ -134,9 +141,12 @@ def annotate(driver: Driver, dock: Any) -> list[Image.Image]:
 
 
 def train(driver: Driver, dock: Any) -> list[Image.Image]:
-    """The second picture, half through; and the frames of the training."""
+    """The second picture, half through; and the frames of the training.
+
+    Half through, the user goes to another plane, and the preview follows.
+    """
     state, section = dock.state, dock.sections["train"]
-    driver.viewer.dims.set_point(0, UNSEEN)
+    driver.viewer.dims.set_point(0, UNSEEN[0])
     driver.open_dock("Train specialist")
     section.form.class_name.setText("cell")
     driver.wait_until(lambda: "Takes" in section.estimate.text(), 120, "The estimate")
@@ -146,11 +156,13 @@ def train(driver: Driver, dock: Any) -> list[Image.Image]:
     def over() -> bool:
         curve = section.run.curve
         steps = curve.losses[0][-1] if curve is not None and curve.losses[0] else 0
-        if steps >= shown[0] + 150 // TRAINING_FRAMES or (not frames and steps):
+        if steps >= shown[0] + 150 // TRAINING_FRAMES or (len(frames) == 1 and steps):
             shown[0] = steps
             frames.append(grabbed(driver))
+            driver.viewer.dims.set_point(0, UNSEEN[2 * len(frames) > TRAINING_FRAMES])
         return state.jobs.running is None
 
+    frames.append(grabbed(driver))
     driver.wait_until(over, 900, "The training")
     save_png(frames[len(frames) // 2], "train.png")
     driver.pause(0.5)
@@ -158,20 +170,32 @@ def train(driver: Driver, dock: Any) -> list[Image.Image]:
 
 
 def segment(driver: Driver, dock: Any) -> list[Image.Image]:
-    """The third picture, and the result plane by plane."""
+    """The third picture, and the result: while it comes, then plane by plane with its objects."""
     viewer, section = driver.viewer, dock.sections["segment"]
     driver.open_dock("Segment (batch)")
     section.what.setCurrentIndex(section.what.findData("layer"))
     dock.state.annotations.labels.visible = False
+    viewer.dims.set_point(0, 0)
     driver.pause(0.3)
     driver.press(section.segment_button)
-    driver.wait_until(lambda: dock.state.jobs.running is None, 600, "The segmentation")
+    frames, shown = [], [-1]
+    planes = viewer.dims.nsteps[0]
+
+    def over() -> bool:
+        done = [i for result in section.segmenter.results for i in result.result.done()]
+        if len(done) > shown[0] + planes // COMING_FRAMES:
+            shown[0] = len(done)
+            viewer.dims.set_point(0, done[-1])
+            driver.pause(0.3)
+            frames.append(grabbed(driver))
+        return dock.state.jobs.running is None
+
+    driver.wait_until(over, 600, "The segmentation")
     section.adjust.numbered.setChecked(True)
     driver.wait_until(lambda: section.segmenter.settled, 60, "The objects")
     driver.pause(0.5)
     save_png(grabbed(driver), "segment.png")
-    frames = []
-    for plane in range(0, viewer.dims.nsteps[0], RESULT_STEP):
+    for plane in range(0, planes, RESULT_STEP):
         viewer.dims.set_point(0, plane)
         driver.pause(0.3)
         frames.append(grabbed(driver))
@@ -192,7 +216,7 @@ def main() -> None:
         driver.menu(*SAMPLE).trigger()
         driver.wait_until(lambda: len(viewer.layers) == 2, 60, "The sample")
         dock, _ = driver.open_dock("Annotate planes")
-        scenes = [(annotate, 700), (train, 300), (segment, 700)]
+        scenes = [(annotate, 400), (train, 300), (segment, 500)]
         frames: list[Image.Image] = []
         durations: list[int] = []
         for scene, duration in scenes:

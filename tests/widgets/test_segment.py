@@ -401,6 +401,22 @@ def test_removing_the_result_layer_stops_the_run_and_nothing_else(
     np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
 
 
+def test_an_image_renamed_and_reshaped_during_a_run_does_not_disturb_it(
+    section: SegmentSection, discs: Any, qtbot: Any, specialist: Any
+) -> None:
+    choose(section, "layer")
+    section.segment()
+    target = section.adjust.target
+    target.source.name = "another name"
+    target.source.data = np.zeros((2, 20, 24), np.uint8)
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+    # What does not fit any more is not written into.
+    successor = segment(section, qtbot)
+    assert successor is not target
+    assert successor.labels.data.shape == (2, 20, 24)
+
+
 def test_an_error_in_the_network_keeps_what_is_done(
     section: SegmentSection, qtbot: Any, specialist: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

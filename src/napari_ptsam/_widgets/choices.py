@@ -117,6 +117,8 @@ class LayerChoice(QComboBox):
         painter = QStylePainter(self)
         painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        # Not left to Python, which may keep it until the window has been drawn.
+        painter.end()
 
     def release(self) -> None:
         """Listen to the viewer no longer."""
