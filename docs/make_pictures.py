@@ -20,14 +20,19 @@ import numpy as np
 from PIL import Image
 from qtpy.QtCore import QBuffer
 from scipy import ndimage
+from skimage.feature import peak_local_max
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.driving import SAMPLE, Driver  # noqa: E402 (the checkout is no package)
+from benchmarks.driving import PLUGIN, SAMPLE, Driver  # noqa: E402 (the checkout is no package)
 
 IMAGES = ROOT / "docs" / "images"
 PAINTED = (2, 5, 8, 11, 14)
+LABELLED = 16
+"""Planes of the sample that have labels."""
+
+CLICKED = 8
 UNSEEN = (20, 17)
 """Planes without paint, looked at one after the other: what is seen on them was learned."""
 
@@ -202,30 +207,69 @@ def segment(driver: Driver, dock: Any) -> list[Image.Image]:
     return frames
 
 
+def click(driver: Driver) -> None:
+    """The picture of the click dock: some objects are accepted, the next one is clicked."""
+    viewer = driver.viewer
+    driver.menu(*PLUGIN, "Click to segment").trigger()
+    found = viewer.window.dock_widgets
+    driver.wait_until(lambda: any(hasattr(w, "show_section") for w in found.values()), 60, "Dock")
+    dock = next(w for w in found.values() if hasattr(w, "show_section"))
+    state, section, training = dock.state, dock.sections["click"], dock.sections["train"]
+    driver.wait_until(lambda: len(state.annotations.annotated()) == LABELLED, 60, "The labels")
+    training.class_name.setText("cell")
+    training.length.setCurrentIndex(0)
+    training.start()
+    driver.wait_until(lambda: state.jobs.running is None, 1800, "The training")
+    dock.show_section("click")
+    viewer.dims.set_point(0, UNSEEN[0])
+    viewer.layers[0].contrast_limits = (55, 190)
+    driver.press(section.toggle)
+    driver.wait_until(lambda: state.canvas.taking_clicks, 60, "Clicking")
+    driver.wait_until(lambda: state.session.source.embedded, 120, "The plane")
+    smooth = ndimage.gaussian_filter(np.asarray(viewer.layers[0].data[UNSEEN[0]], float), 3)
+    places = peak_local_max(smooth, min_distance=8, exclude_border=12, num_peaks=CLICKED)
+    for number, place in enumerate(places, start=1):
+        driver.stroke([tuple(place)])
+        driver.wait_until(lambda: state.session.answer, 60, "The answer")
+        if number < len(places):
+            state.session.accept()
+    driver.pause(0.5)
+    save_png(grabbed(driver), "click.png")
+
+
+def loop(driver: Driver) -> None:
+    """The three steps of the dock, and the animation of all."""
+    dock, _ = driver.open_dock("Annotate planes")
+    scenes = [(annotate, 400), (train, 300), (segment, 500)]
+    frames: list[Image.Image] = []
+    durations: list[int] = []
+    for scene, duration in scenes:
+        taken = scene(driver, dock)
+        frames += taken
+        # Each scene rests on its last frame.
+        durations += [duration] * (len(taken) - 1) + [1500]
+    save_gif(frames, durations, IMAGES / "loop.gif")
+
+
 def main() -> None:
     """Make them all."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    makers = {"loop": loop, "click": click}
+    parser.add_argument("--only", choices=makers, help="one part of them")
+    only = parser.parse_args().only
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         # Neither the user's settings nor what was kept show up in the pictures.
         os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder, NAPARI_PTSAM_CACHE=folder)
         import napari
 
-        viewer = napari.Viewer()
-        driver = Driver(viewer)
-        driver.menu(*SAMPLE).trigger()
-        driver.wait_until(lambda: len(viewer.layers) == 2, 60, "The sample")
-        dock, _ = driver.open_dock("Annotate planes")
-        scenes = [(annotate, 400), (train, 300), (segment, 500)]
-        frames: list[Image.Image] = []
-        durations: list[int] = []
-        for scene, duration in scenes:
-            taken = scene(driver, dock)
-            frames += taken
-            # Each scene rests on its last frame.
-            durations += [duration] * (len(taken) - 1) + [1500]
-        save_gif(frames, durations, IMAGES / "loop.gif")
-        viewer.close()
+        for make in [makers[only]] if only else makers.values():
+            viewer = napari.Viewer()
+            driver = Driver(viewer)
+            driver.menu(*SAMPLE).trigger()
+            driver.wait_until(lambda: len(viewer.layers) == 2, 60, "The sample")  # noqa: B023
+            make(driver)
+            viewer.close()
 
 
 if __name__ == "__main__":
