@@ -210,13 +210,13 @@ def test_an_answer_of_a_tile_is_laid_where_the_tile_is(
     clicker, embedded = tiled
     seen = embedded.views[embedded.best_view(ClickPrompt((Click(80, 70),)))]
 
-    def one_square(_: Any, __: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def one_square(*_: Any) -> tuple[torch.Tensor, ...]:
         logits = torch.full((1, 1, 64, 64), -9.0)
         row, column = (round(p) for p in seen.position(80, 70))
         logits[..., row - 3 : row + 4, column - 2 : column + 3] = 9.0
-        return logits, torch.ones(1)
+        return logits, torch.ones(1), logits
 
-    monkeypatch.setattr(clicker, "decode", one_square)
+    monkeypatch.setattr("napari_ptsam.clicking.clicker.answer_points", one_square)
     answer = clicker.answer(embedded, ClickPrompt((Click(80, 70),)))
     expected = np.zeros((150, 150), bool)
     expected[77:84, 68:73] = True
@@ -228,8 +228,9 @@ def test_an_object_that_a_tile_cuts_is_asked_for_in_the_whole(
     tiled: tuple[Clicker, EmbeddedPlane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clicker, embedded = tiled
+    full = torch.full((1, 1, 32, 32), 9.0)
     monkeypatch.setattr(
-        clicker, "decode", lambda _, __: (torch.full((1, 1, 32, 32), 9.0), torch.ones(1))
+        "napari_ptsam.clicking.clicker.answer_points", lambda *_: (full, torch.ones(1), full)
     )
     assert clicker.answer(embedded, ClickPrompt((Click(75, 75),))).mask.all()
 

@@ -102,7 +102,8 @@ class Backbone:
         """The SAM that answers clicks and boxes: its prompt encoder and mask decoder."""
         if self.click_decoder is None:
             return self.sam
-        with torch.no_grad():
+        # Gradients pass through it later, also if a prediction was the first to need it.
+        with torch.inference_mode(mode=False), torch.no_grad():
             return self.click_decoder.applied_to(self.sam)
 
     def prompted(self, embedding: Embedding, points: Tensor, kinds: Tensor) -> Embedding:

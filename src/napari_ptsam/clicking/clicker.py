@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_ptsam.backbones import Backbone, Embedding, load_backbone
-from napari_ptsam.backbones.backbone import decode_masks, resize_logits
+from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.backbones.backbone import resize_logits
 from napari_ptsam.cache import DiskCache
 from napari_ptsam.clicking.answers import ClickAnswer, is_cut, on_plane, pointed_at
 from napari_ptsam.clicking.plane import EmbeddedPlane
 from napari_ptsam.clicking.prompt import Box, ClickPrompt, well_inside
-from napari_ptsam.clicking.tokens import tokens_in_view
+from napari_ptsam.clicking.tokens import answer_points, points_in_view
 from napari_ptsam.devices import choose_device, computing
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError, PromptFileError
@@ -34,9 +34,6 @@ from napari_ptsam.views import window_of
 
 ENCODED_AHEAD = 17
 """Of a plane with no more views than that, all are encoded before the first click."""
-
-PLAIN_MASK = 0
-"""SAM's mask for prompts that leave no doubt, which the embedded backbone answers clicks with."""
 
 LEAST_OVERLAP = 0.25
 """A followed object whose masks in two planes have less IoU than that is another one."""
@@ -223,23 +220,14 @@ class Clicker:
         with torch.inference_mode(), computing(self.backbone.device):
             return blend(tiles(), prepared.scaled, embedded.shape)
 
-    def decode(self, embedding: Embedding, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits Bx1xhxw and expected IoU B of prompts, BxNx256, each on its own of B images."""
-        index = PLAIN_MASK
-        if self.method is not None:
-            index = self.method.settings.mask_index
-            tokens = self.method.move(self.backbone, embedding, tokens)
-        masks, quality = decode_masks(self.backbone.clicking, embedding, tokens)
-        return masks[:, index : index + 1], quality[:, index]
-
     def _in_view(
         self, embedded: EmbeddedPlane, number: int, prompt: ClickPrompt
     ) -> tuple[Tensor, float]:
         """Logits of what of a view the plane fills, model pixels, and the score."""
         seen = embedded.views[number]
         embedding = embedded.embedding(number, self.embeddings.serve(self.backbone))
-        tokens = tokens_in_view(self.backbone, prompt, seen)
-        logits, quality = self.decode(embedding, tokens)
+        points, kinds = points_in_view(prompt, seen)
+        logits, quality, _ = answer_points(self.backbone, self.method, embedding, points, kinds)
         rows, columns = window_of(seen.prepared.scaled, embedded.size, seen.offset)
         logits = resize_logits(logits.float(), embedded.size)[0, 0, :rows, :columns]
         return logits, float(quality[0].clamp(0, 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_ptsam.backbones import Backbone, Embedding
-from napari_ptsam.backbones.backbone import decode_features, resize_logits
+from napari_ptsam.backbones.backbone import resize_logits
 from napari_ptsam.clicking.bank import KeptView
 from napari_ptsam.clicking.losses import mask_loss, outline_loss
 from napari_ptsam.clicking.plan import ClickPlan
@@ -22,7 +22,7 @@ from napari_ptsam.clicking.tokens import (
     LAST_CORNER,
     NOTHING,
     OBJECT,
-    prompt_tokens,
+    answer_points,
 )
 from napari_ptsam.methods.plm import Plm
 from napari_ptsam.methods.pmm import Pmm
@@ -61,7 +61,7 @@ class Lesson:
             return self._loss_of_all(kept)
         chosen = rng.permutation(kept.targets)[: self.plan.batch_size]
         truths = [kept.ids == number for number in chosen]
-        embedding = self._embedding(kept, len(truths))
+        embedding = self._embedding(kept)
         points = self._asked(embedding, truths, kept, rng)
         logits, quality, features = self._answers(embedding, points)
         target, valid = self._compared(np.stack(truths), kept.valid, logits)
@@ -73,15 +73,12 @@ class Lesson:
         return loss
 
     def _loss_of_all(self, kept: KeptView) -> Tensor:
-        logits = self.method.decode(self.backbone, self._embedding(kept, 1))
+        logits = self.method.decode(self.backbone, self._embedding(kept))
         target, valid = self._compared(kept.ids[None] > 0, kept.valid, logits)
         return ptsam_loss(logits, target, valid)
 
-    def _embedding(self, kept: KeptView, count: int) -> Embedding:
-        device = self.backbone.device
-        return tuple(
-            level.to(device).float()[None].expand(count, -1, -1, -1) for level in kept.embedding
-        )
+    def _embedding(self, kept: KeptView) -> Embedding:
+        return tuple(level[None].to(self.backbone.device).float() for level in kept.embedding)
 
     def _compared(
         self, truths: NDArray[np.bool_], valid: NDArray[np.bool_], logits: Tensor
@@ -113,13 +110,11 @@ class Lesson:
         return points
 
     def _answers(self, embedding: Embedding, points: Points) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits Bx1xhxw, expected IoU B and features Bx32xhxw."""
-        given = torch.tensor(points, dtype=torch.float32, device=self.backbone.device)
-        tokens = prompt_tokens(self.backbone, given[..., :2], given[..., 2].long())
-        tokens = self.method.move(self.backbone, tuple(x[:1] for x in embedding), tokens)
-        masks, quality, features = decode_features(self.backbone.clicking, embedding, tokens)
-        index = self.method.settings.mask_index
-        return masks[:, index : index + 1].float(), quality[:, index], features
+        """See `answer_points`."""
+        given = torch.tensor(points, dtype=torch.float32)
+        return answer_points(
+            self.backbone, self.method, embedding, given[..., :2], given[..., 2].long()
+        )
 
 
 def _first(
