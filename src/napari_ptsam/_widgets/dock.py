@@ -223,8 +223,10 @@ class StepsDock(QWidget):
             _ = missing[0].section
             later(self, self._make_next, NEXT_AFTER_MS)
         else:
+            # Imports, too, hold up the window; a training that waits sees to them itself.
+            if self.state.jobs.running is None:
+                self.state.load()
             self.state.jobs.go_on(self)
-            self.state.load()
 
 
 class PtsamDock(StepsDock):

@@ -170,7 +170,7 @@ class TrainSection(QWidget):
         self._settled.start()
 
     def _on_settled(self) -> None:
-        if self.isVisible():
+        if self.isVisible() and self._state.jobs.running is None:
             self._make_curve()
             self.refresh_estimate()
 
@@ -225,7 +225,6 @@ class TrainSection(QWidget):
             return
         self._stop = stop
         self.run.begin(lambda: self.engine.downloaded)
-        self._make_curve()
         self._image = self._state.annotations.image
         self._follow()
         self.refresh()
@@ -233,6 +232,7 @@ class TrainSection(QWidget):
             self,
             self._begin_preview,
             self._preview.unveil,
+            self._make_curve,
             partial(self._state.jobs.go_on, self._preview),
         )
 
