@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--only", choices=makers, help="one part of them")
     only = parser.parse_args().only
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # Neither the user's settings nor what was kept show up in the pictures.
         os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder, NAPARI_PTSAM_CACHE=folder)
         import napari
