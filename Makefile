@@ -6,6 +6,7 @@
 #   make napari    napari with the plugin
 #   make lint      ruff, mypy, import contracts
 #   make docs      the documentation, into site/
+#   make backbone  the embedded backbone's weights, from nothing (hours; goes on when run again)
 # PYTHON=/path/to/python3.12 chooses another interpreter (3.11 or newer).
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 ASIDE := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/widgets
 COMMANDS := tests/test_cli_job.py
 
-.PHONY: demo test test-core install napari dev lint docs clean
+.PHONY: demo test test-core install napari dev lint docs backbone clean
 
 demo: install
 	$(BIN)/napari-ptsam demo -o $(OUTPUT)
@@ -54,6 +55,18 @@ lint: dev
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
+
+# Folder of the scenes and of the runs; some 12 GB.
+BACKBONE ?= output/backbone
+
+backbone: dev
+	$(BIN)/python -m pretraining.pool $(BACKBONE)/pool
+	$(BIN)/python -m pretraining.train pretraining/recipe.toml --pool $(BACKBONE)/pool \
+	    --run $(BACKBONE)/run
+	$(BIN)/python -m pretraining.export $(BACKBONE)/run -o $(BACKBONE)/without-clicks.safetensors
+	$(BIN)/python -m pretraining.clicks pretraining/clicks.toml --pool $(BACKBONE)/pool \
+	    --backbone $(BACKBONE)/without-clicks.safetensors --run $(BACKBONE)/clicks
+	$(BIN)/python -m pretraining.export $(BACKBONE)/run --clicks $(BACKBONE)/clicks
 
 clean:
 	rm -rf $(VENV) build dist site
