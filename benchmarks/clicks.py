@@ -67,6 +67,7 @@ class Bench:
             point_matching=method == "plm-pmm",
             learning_rate=rate or self.options.learning_rate,
             batch_size=self.options.objects_a_step,
+            evaluate_every=max(self.options.steps // 3, 1),
         )
         run = train_clicks(
             drawn.train_images,
@@ -194,20 +195,30 @@ def run(options: argparse.Namespace) -> None:
     if options.tune:
         tune(bench, stored)
         return
-    for name in options.only:
-        for method in options.methods:
-            plain = method == "plain"
-            for images in (0,) if plain else options.images:
-                for seed in (0,) if plain else options.seeds:
-                    cell = f"{name}/{method}" + ("" if plain else f"/n{images}/seed{seed}")
-                    if cell in stored["cells"] and not options.fresh:
-                        continue
-                    figures = run_cell(bench, name, method, images or min(options.images), seed)
-                    stored["cells"][cell] = figures | {"circumstances": circumstances()}
-                    stored["setting"] = setting(options)
-                    write_json(options.output, stored)
-                    print(f"{cell}: IoU {100 * figures['iou_centre']:.1f}", flush=True)
+    for cell, asked in cells_of(options).items():
+        if cell in stored["cells"] and not options.fresh:
+            continue
+        figures = run_cell(bench, *asked)
+        stored["cells"][cell] = figures | {"circumstances": circumstances()}
+        stored["setting"] = setting(options)
+        write_json(options.output, stored)
+        print(f"{cell}: IoU {100 * figures['iou_centre']:.1f}", flush=True)
     print(table(stored["cells"]))
+
+
+def cells_of(options: argparse.Namespace) -> dict[str, tuple[str, str, int, int]]:
+    """Data set, method, number of images and seed of each cell, one seed after the other."""
+    cells = {}
+    if "plain" in options.methods:
+        cells = {f"{name}/plain": (name, "plain", min(options.images), 0) for name in options.only}
+    for seed in options.seeds:
+        for name in options.only:
+            for images in options.images:
+                for method in options.methods:
+                    if method != "plain":
+                        cell = f"{name}/{method}/n{images}/seed{seed}"
+                        cells[cell] = (name, method, images, seed)
+    return cells
 
 
 def tune(bench: Bench, stored: dict[str, Any]) -> None:
@@ -264,12 +275,12 @@ def main() -> None:
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--images", nargs="+", type=int, default=[16, 64], help="training images")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=150, help="of training (%(default)s)")
+    add("--steps", type=int, default=100, help="of training (%(default)s)")
     add("--learning-rate", type=float, default=None, help="instead of the usual one")
     add("--objects-a-step", type=int, default=4)
-    add("--objects", type=int, default=6, help="test objects of each image (%(default)s)")
+    add("--objects", type=int, default=4, help="test objects of each image (%(default)s)")
     add("--planes", type=int, help="only so many test images")
-    add("--spread-objects", type=int, default=36)
+    add("--spread-objects", type=int, default=18)
     add("--backbone", default="embedded", help="name or file (%(default)s)")
     add("--data", type=Path, help="folder of the data sets")
     add("--tune", action="store_true", help="compare learning rates within the train folders")
