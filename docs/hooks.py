@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_ptsam.cli.parser import build_parser
 
-_PLACE = re.compile(r"^\{\{ help(?: (?P<command>\w+))? \}\}$", re.MULTILINE)
+_PLACE = re.compile(r"^\{\{ help(?: (?P<command>[\w-]+))? \}\}$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
