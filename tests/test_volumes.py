@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -132,6 +133,16 @@ def test_the_grey_values_of_a_plane_are_measured_in_windows_as_on_the_whole(spec
     for image in (data, spot):
         windows = normalization.measured(open_planes(image), 0, side=128).apply(image[0])
         np.testing.assert_array_equal(windows, normalization.apply(image[0]))
+
+
+def test_measuring_a_large_plane_holds_a_window_at_a_time(specialist):
+    planes = open_planes(spots(2048, 2048))
+    tracemalloc.start()
+    specialist.normalization.measured(planes, 0, side=256)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The plane in float32 is 16 MB, the sample 1 MB.
+    assert peak < 8e6
 
 
 def test_a_large_image_is_segmented_in_blocks_like_the_whole(specialist, tmp_path):

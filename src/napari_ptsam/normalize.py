@@ -110,9 +110,10 @@ class Normalization:
                     columns = slice(left, min(left + side, width))
                     yield top, left, _colours(planes.read_window(index, rows, columns))
 
-        # The grid goes on where the window before ended.
+        # The grid goes on where the window before ended. Copies, as views would keep all windows.
         parts = [
-            pixels[-top % step :: step, -left % step :: step] for top, left, pixels in windows()
+            pixels[-top % step :: step, -left % step :: step].copy()
+            for top, left, pixels in windows()
         ]
         sample = np.concatenate([part[np.isfinite(part)] for part in parts])
         low, high = self._limits(sample)
