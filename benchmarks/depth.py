@@ -85,6 +85,7 @@ def main() -> None:
     stack = np.stack([images.read(i) for i in range(FIRST, len(images))])
     wanted = np.stack([read_labels(truth, i) for i in range(FIRST, len(images))])
     found: dict[str, dict[str, float]] = {}
+    setting = {"backbone": given.backbone, "preset": given.preset}
     print("| option | Dice, planes 16-19 | Dice, test |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         part, middle = images.parts[0], stack[:, MIDDLE, MIDDLE]
@@ -102,10 +103,9 @@ def main() -> None:
                 "development": development, "test": test, "test_sd": spread, "seconds": seconds
             }  # fmt: skip
             print(f"| `{name}` | {development:.2f} | {test:.2f} ± {spread:.2f} |", flush=True)
-    if not given.quick:
-        setting = {"backbone": given.backbone, "preset": given.preset}
-        content = {"options": found, "setting": setting, "circumstances": circumstances()}
-        write_json(RESULTS / "depth.json", content)
+            if not given.quick:
+                content = {"options": found, "setting": setting}
+                write_json(RESULTS / "depth.json", content | {"circumstances": circumstances()})
 
 
 if __name__ == "__main__":
