@@ -17,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QSpinBox
 
-from napari_ptsam._widgets import clicks_models, clicks_train
+from napari_ptsam._widgets import clicks_models, clicks_train, reader
 from napari_ptsam._widgets.clicks_following import axes_to_follow, ways_from
 from napari_ptsam._widgets.clicks_neighbours import NeighboursSection
 from napari_ptsam._widgets.clicks_section import START, STOP, ClickSection
@@ -54,9 +54,7 @@ def clicking(
 
 @pytest.fixture
 def section(clicking: ClickState, qtbot: QtBot) -> ClickSection:
-    entry = clicking.chosen
     made = ClickSection(clicking)
-    clicking.chosen = entry
     qtbot.addWidget(made)
     return made
 
@@ -366,6 +364,7 @@ def test_a_click_specialist_is_trained_saved_and_loaded(
     assert section.models.model.currentText() == "disc 1"
     section.models.export(tmp_path / "disc.ptsam.safetensors")
     qtbot.waitUntil(lambda: entry.saved, timeout=10_000)
+    assert reader._takes_clicks(entry.path)
     # No name says where its backbone is.
     section.models.load(entry.path)
     qtbot.waitUntil(lambda: not section.models.locate_button.isHidden(), timeout=10_000)
@@ -427,6 +426,14 @@ def test_results_are_told_in_words() -> None:
 
 
 # The window.
+
+
+def test_files_are_told_apart_without_torch(tmp_path: Path) -> None:
+    from napari_ptsam.methods import CLICK_METHODS
+
+    assert set(reader.CLICK_METHODS) == set(CLICK_METHODS)
+    (tmp_path / "damaged.ptsam.safetensors").write_bytes(b"no prompt file")
+    assert not reader._takes_clicks(tmp_path / "damaged.ptsam.safetensors")
 
 
 def test_the_annotate_step_offers_to_click_on_its_layers(viewer: Any, qtbot: QtBot) -> None:

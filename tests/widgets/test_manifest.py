@@ -57,6 +57,7 @@ def test_the_commands_are_where_users_look_for_them(manifest: Any) -> None:
     titles = {command.id: command.title for command in manifest.contributions.commands}
     shown = {widget.display_name for widget in manifest.contributions.widgets}
     assert {
+        "Click to segment",
         "Train specialist",
         "Segment (batch)",
         "Export prompt file",
@@ -67,7 +68,7 @@ def test_the_commands_are_where_users_look_for_them(manifest: Any) -> None:
         for menu, items in manifest.contributions.menus.items()
     }
     assert {"Train specialist", "Segment (batch)"} <= menus["napari/layers/segment"]
-    assert menus["napari/layers/annotate"]
+    assert "Click to segment" in menus["napari/layers/annotate"]
     assert {"Export prompt file", "Load specialist"} <= menus["napari/file/io_utilities"]
 
 

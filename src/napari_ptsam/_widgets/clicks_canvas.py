@@ -189,9 +189,12 @@ class ClickCanvas(QObject):
             return
         self._following = True
         self._session.look_away()
-        selected = set(self._viewer.layers.selection)
+        selection = self._viewer.layers.selection
+        selected, active = set(selection), selection.active
         self.layers.lay_preview(image)
-        self._viewer.layers.selection = selected & set(self._viewer.layers)
+        selection.intersection_update(selected)
+        selection.update(selected)
+        selection.active = active
         self._point(self._viewer.cursor.position)
 
     def leave_cursor(self) -> None:

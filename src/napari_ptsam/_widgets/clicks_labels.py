@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,8 +117,9 @@ class FreeLabel:
                 self._highest = int(array.max(initial=0))
             else:
                 slots = [slot(layer, index) for index in range(plane_count(layer))]
-                work: Callable[[], Generator[None, None, int]] = partial(_highest, array, slots)
-                self._search = self._jobs.aside(work, self._on_found)
+                self._search = self._jobs.aside(
+                    lambda: _highest(array, slots), self._on_found, on_yield=lambda _: None
+                )
         self.changed.emit()
 
     def _on_found(self, highest: int) -> None:

@@ -102,7 +102,8 @@ class ModelChoice(QWidget):
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._show_download)
         self.set_backbones([EMBEDDED])
-        state.chosen = self._plain[EMBEDDED.name]
+        if state.chosen is None:
+            state.chosen = self._plain[EMBEDDED.name]
         self._connect()
         self.refresh()
 
