@@ -22,9 +22,6 @@ from napari_ptsam.views import Marked, View, plain_view, prefilter, scaled_size
 
 TILES_AT_ONCE = 4
 
-ROTATIONS = (1, 2, 4)
-"""In how many positions a tile may be looked at, a quarter turn apart."""
-
 T = TypeVar("T")
 
 
@@ -161,7 +158,7 @@ def predict_plane(
     image, scaling
         As for `prepare_plane`.
     rotations
-        Of `ROTATIONS`: in how many positions each tile is looked at, see `averaged_logits`.
+        1, 2 or 4: in how many positions each tile is looked at, see `averaged_logits`.
     """
     prepared = prepare_plane(image, scaling, backbone.input_size)
     return predict_prepared(method, backbone, prepared, rotations)

@@ -29,6 +29,9 @@ from napari_ptsam.errors import PromptFileError
 FORMAT = "napari-ptsam prompt file"
 FORMAT_VERSION = 1
 SUFFIX = ".ptsam.safetensors"
+ROTATIONS = (1, 2, 4)
+"""In how many positions, a quarter turn apart, a specialist may look at an image."""
+
 MAX_FILE_BYTES = 256 * 2**20
 FROZEN = "frozen_"
 """Names of tensors that were not learned begin so, for instance embeddings of label names."""
@@ -88,7 +91,7 @@ class PromptMetadata:
             if name == "threshold":
                 good, wanted = _is_share(value), "a number from 0 to 1"
             elif name == "rotations":
-                good, wanted = type(value) is int and value in (1, 2, 4), "1, 2 or 4"
+                good, wanted = type(value) is int and value in ROTATIONS, "1, 2 or 4"
             elif name in _TABLES:
                 good, wanted = isinstance(value, dict), "a table"
             else:

@@ -373,6 +373,19 @@ class Specialist:
         other.embeddings = self.embeddings
         return other
 
+    def applied(
+        self, *, threshold: float | None = None, rotations: int | None = None
+    ) -> Specialist:
+        """The same learned numbers with other settings; this specialist stays as it is."""
+        metadata = replace(
+            self.metadata,
+            threshold=self.threshold if threshold is None else float(threshold),
+            rotations=self.rotations if rotations is None else rotations,
+        )
+        other = Specialist(self.method, self.backbone, metadata)
+        other.embeddings = self.embeddings
+        return other
+
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one plane, HxW or HxWxC of any real dtype."""
         pixels = self.normalization.apply(np.asarray(image))

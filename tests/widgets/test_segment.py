@@ -496,6 +496,28 @@ def test_the_copied_command_gives_the_same_mask_bit_for_bit(
     np.testing.assert_array_equal(written, target.labels.data)
 
 
+def test_looking_from_four_sides_gives_another_result_and_is_in_the_command(
+    from_file: Any, discs: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "cells.tif", discs, photometric="minisblack")
+    section = from_file(tmp_path / "cells.tif")
+    assert not section.careful.isChecked()  # as the specialist's file says
+    section.probability.setChecked(True)
+    once = segment(section, qtbot)
+    section.careful.click()
+    averaged = segment(section, qtbot)
+    assert averaged is not once
+    assert once.labels in section._state.viewer.layers
+    specialist = section._state.current.specialist
+    found, single = averaged.probability.data[0], once.probability.data[0]
+    np.testing.assert_array_equal(
+        found, specialist.applied(rotations=4).predict(discs[0]).probability
+    )
+    assert np.abs(found - single).max() > 1e-4
+    assert specialist.rotations == 1
+    assert "--rotations 4" in copied(section, qtbot)
+
+
 def test_a_command_for_one_channel_of_a_file_names_the_channel(
     from_file: Any, discs: Any, qtbot: Any, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def command_of_result(target: LayerResult, look: Look, done: Sequence[int], devi
         options.append("--probability")
     output = path.with_name(f"{path.stem.removesuffix('.ome')}_segmented.tif")
     remark = _NUMBERS if look.numbered else ""
+    options += _rotations(target.entry, target.rotations)
     return _command(target.entry, path, output, look.threshold, options, device, remark)
 
 
@@ -78,7 +79,13 @@ def command_of_folder(run: FolderRun, device: str) -> Command:
         options.append("--probability")
     if run.minimum_size > 1:
         options += ["--minimum-size", str(run.minimum_size)]
+    options += _rotations(run.entry, run.rotations)
     return _command(run.entry, run.source, run.target, run.threshold, options, device)
+
+
+def _rotations(entry: SpecialistEntry, rotations: int) -> list[str]:
+    own = entry.specialist.rotations
+    return [] if rotations == own else ["--rotations", str(rotations)]
 
 
 def _command(

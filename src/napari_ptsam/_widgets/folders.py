@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from napari_ptsam._widgets.results import Look
     from napari_ptsam._widgets.state import SpecialistEntry
     from napari_ptsam.planes import Planes
-    from napari_ptsam.specialist import PlaneDone, Specialist
+    from napari_ptsam.specialist import PlaneDone
 
 
 class FolderRows(QWidget):
@@ -97,6 +96,8 @@ class FolderRun:
         Its threshold and smallest size are used; files get plain masks.
     channel
         The channel to use of several.
+    rotations
+        In how many positions the specialist looks at each image.
     probability
         Whether to write probabilities too.
 
@@ -116,6 +117,7 @@ class FolderRun:
         look: Look,
         channel: int | str | None,
         *,
+        rotations: int,
         probability: bool,
     ) -> None:
         self.entry = entry
@@ -124,6 +126,7 @@ class FolderRun:
         self.threshold = look.threshold
         self.minimum_size = look.minimum_size
         self.channel = channel
+        self.rotations = rotations
         self.probability = probability
         self.missing = 0
         self.summary = ""
@@ -172,7 +175,10 @@ class FolderRun:
             channel = self.channel
             axes = self.entry.specialist.metadata.channels.get("axes")
             self._planes = open_planes(self.source, axes=axes, channel=channel)
-        work = at_threshold(self.entry.specialist, self.threshold).segment(
+        specialist = self.entry.specialist.applied(
+            threshold=self.threshold, rotations=self.rotations
+        )
+        work = specialist.segment(
             self._planes,
             self.target,
             planes=range(self._next, len(self._planes)),
@@ -196,11 +202,3 @@ class FolderRun:
             complete += part.count
         self._next, self.missing = complete, total - complete
         self.summary = f"{complete} of {total} planes are in {self.target}."
-
-
-def at_threshold(specialist: Specialist, threshold: float) -> Specialist:
-    """The same specialist with another threshold, which leaves the first as it is."""
-    from napari_ptsam.specialist import Specialist as Class
-
-    metadata = replace(specialist.metadata, threshold=threshold)
-    return Class(specialist.method, specialist.backbone, metadata)

@@ -28,6 +28,8 @@ class LayerResult:
         What was read of it; stays readable if the layer goes.
     entry, channel
         The specialist, and the channel of the image that it saw.
+    rotations
+        In how many positions the specialist looks at each plane.
     labels, probability
         Layers of the result; `probability` only where it was asked for.
     result
@@ -40,6 +42,7 @@ class LayerResult:
     planes: Planes
     entry: SpecialistEntry
     channel: int | str | None
+    rotations: int
     labels: Labels
     result: Result
     probability: Image | None = None
@@ -70,8 +73,9 @@ def segmented(
     specialist: Any, work: Sequence[tuple[LayerResult, int]]
 ) -> Generator[PlaneShown, None, None]:
     """Segment planes as `Specialist.segment` does, and write them into their layers' arrays."""
+    looking = {target: specialist.applied(rotations=target.rotations) for target, _ in work}
     for number, (target, index) in enumerate(work, start=1):
-        probability = specialist.predict(target.planes.read(index)).probability
+        probability = looking[target].predict(target.planes.read(index)).probability
         if target.probability is not None:
             target.probability.data[target.result.geometry.slots[index]] = probability
         target.result.put(index, probability)

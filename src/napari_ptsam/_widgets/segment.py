@@ -28,6 +28,7 @@ from napari_ptsam._widgets.layerresult import LayerResult, from_plane
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.segmenting import Segmenter
 from napari_ptsam.errors import InputError, PtsamError
+from napari_ptsam.promptfile import ROTATIONS
 
 if TYPE_CHECKING:
     from napari_ptsam._widgets.state import PluginState
@@ -87,6 +88,11 @@ class SegmentSection(QWidget):
         self.probability.setToolTip(
             "A second result: how sure the specialist is of each pixel, from 0 to 1."
         )
+        self.careful = QCheckBox("Look from four sides")
+        self.careful.setToolTip(
+            "Look at each plane in four positions, a quarter turn apart, and take the mean. Takes "
+            "four times as long, and is often a little more accurate on fine structures."
+        )
         self.segment_button = QPushButton("Segment")
         self.stop_button = QPushButton("Stop")
         self.stop_button.setToolTip("End after the current plane. What is done stays.")
@@ -114,6 +120,7 @@ class SegmentSection(QWidget):
         layout.addWidget(self.channels)
         layout.addWidget(self.folders)
         layout.addWidget(self.embed)
+        layout.addWidget(self.careful)
         layout.addWidget(self.probability)
         layout.addLayout(buttons)
         layout.addWidget(self.bar)
@@ -174,7 +181,11 @@ class SegmentSection(QWidget):
         for image, indices in self._chosen():
             channel = self._source.channel if image is self._source.image else self._own_channel()
             target = self.segmenter.result_for(
-                image, channel, look=look, probability=self.probability.isChecked()
+                image,
+                channel,
+                look=look,
+                rotations=self._rotations(),
+                probability=self.probability.isChecked(),
             )
             wanted = range(len(target.planes)) if indices is None else indices
             shown = plane_index(self._state.viewer, target.labels)
@@ -213,6 +224,7 @@ class SegmentSection(QWidget):
             self.folders.target,
             self.adjust.look(),
             self._own_channel(),
+            rotations=self._rotations(),
             probability=self.probability.isChecked(),
         )
         self._run_folder()
@@ -253,6 +265,14 @@ class SegmentSection(QWidget):
         """What the command line is asked for."""
         return self._folder_run if self._folder_run is not None else self.adjust.target
 
+    def _rotations(self) -> int:
+        """In how many positions to look; a file may say two, which no control here does."""
+        entry = self._state.current
+        own = 1 if entry is None else entry.specialist.rotations
+        if not self.careful.isChecked():
+            return 1
+        return own if own > 1 else max(ROTATIONS)
+
     def _own_channel(self) -> int | str | None:
         """The channel that the specialist learned on, as its file says."""
         entry = self._state.current
@@ -266,6 +286,7 @@ class SegmentSection(QWidget):
         entry = self._state.current
         if entry is not None:
             self.adjust.set_default_threshold(entry.specialist.threshold)
+            self.careful.setChecked(entry.specialist.rotations > 1)
         self._on_image()
 
     def _follow_annotations(self) -> None:

@@ -86,7 +86,13 @@ class Segmenter(QObject):
         self._dirty.clear()
 
     def result_for(
-        self, source: Image, channel: int | str | None, *, look: Look, probability: bool = False
+        self,
+        source: Image,
+        channel: int | str | None,
+        *,
+        look: Look,
+        rotations: int = 1,
+        probability: bool = False,
     ) -> LayerResult:
         """The result of the current specialist on a layer; its layers are made if need be.
 
@@ -103,12 +109,15 @@ class Segmenter(QObject):
         planes = planes_of(source, channel)
         for found in self.results:
             same = found.source is source and found.entry is entry and found.channel == channel
+            same = same and found.rotations == rotations
             if same and found.intact and not found.result.edited:
                 found.planes = planes
                 self.set_look(found, look)
                 self._add_probability(found, wanted=probability)
                 return found
-        return self._new_result(source, planes, entry, channel, look, probability)
+        target = self._new_result(source, planes, entry, channel, rotations, look)
+        self._add_probability(target, wanted=probability)
+        return target
 
     def run(self, targets: Sequence[tuple[LayerResult, Sequence[int]]]) -> None:
         """Segment planes of results; of several results one after the other.
@@ -161,8 +170,8 @@ class Segmenter(QObject):
         planes: Planes,
         entry: SpecialistEntry,
         channel: int | str | None,
+        rotations: int,
         look: Look,
-        probability: bool,
     ) -> LayerResult:
         name = f"{entry.name}: {source.name}"
         labels = labels_over(source, name, blank(result_shape(source), np.int32))
@@ -174,10 +183,9 @@ class Segmenter(QObject):
         )
         # The layer may have put the array into another shape.
         result = Result(kept, labels.data, geometry, look)
-        target = LayerResult(source, planes, entry, channel, labels, result)
+        target = LayerResult(source, planes, entry, channel, rotations, labels, result)
         labels.events.paint.connect(partial(self._on_painted, target))
         self.results.append(target)
-        self._add_probability(target, wanted=probability)
         jobs = self._state.jobs
         # Nothing is computed before: beside a job, napari takes several times as long for this.
         jobs.wait_for(target)

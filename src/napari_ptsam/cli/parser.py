@@ -29,6 +29,7 @@ from napari_ptsam.cli.options import (
     sigma,
 )
 from napari_ptsam.cli.usage import PROGRAM
+from napari_ptsam.promptfile import ROTATIONS
 
 _PRESETS = ("quick", "standard", "paper")
 
@@ -221,7 +222,7 @@ def _add_segment(subparsers: Commands) -> None:
     add(
         "--rotations",
         type=int,
-        choices=(1, 2, 4),
+        choices=ROTATIONS,
         help="look at each image in so many positions and average, instead of the specialist's "
         "own number: slower by as much, often a little more accurate",
     )
