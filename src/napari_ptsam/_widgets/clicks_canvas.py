@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 
 from napari_ptsam._widgets.clicks_layers import ClickLayers
 from napari_ptsam._widgets.clicks_training import Pointer
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FARTHEST = 4
 """Screen pixels that the mouse may move between press and release of a click."""
+
+LATE_MS = 150
+"""After which a click is shown, if its answer is not there by then."""
 
 LEFT, RIGHT = 1, 2
 
@@ -64,6 +67,9 @@ class ClickCanvas(QObject):
         self._starting = self._following = False
         self.pointer = Pointer()
         self.previewing = False
+        self._late = QTimer(self)
+        self._late.setSingleShot(True)
+        self._late.timeout.connect(self._show_marks)
         self.layers = ClickLayers(state.viewer)
         session.answered.connect(self._show)
         session.changed.connect(self._show_said)
@@ -239,6 +245,14 @@ class ClickCanvas(QObject):
             self.layers.show_answer(asked.index, answer)
 
     def _show_said(self) -> None:
+        if self._session.asking and not self._late.isActive():
+            # Drawn with the answer: a picture more would hold that up.
+            self._late.start(LATE_MS)
+        elif not self._session.asking:
+            self._show_marks()
+
+    def _show_marks(self) -> None:
+        self._late.stop()
         marks = (self._session.index or 0, self._session.marks, self.layers.points)
         if marks != self._marks:
             self._marks = marks

@@ -118,7 +118,7 @@ class FreeLabel:
             else:
                 slots = [slot(layer, index) for index in range(plane_count(layer))]
                 self._search = self._jobs.aside(
-                    lambda: _highest(array, slots), self._on_found, on_yield=lambda _: None
+                    lambda: _highest(array, slots), self._on_found, on_yield=_pass
                 )
         self.changed.emit()
 
@@ -133,6 +133,10 @@ class FreeLabel:
         if highest > self._highest:
             self._highest = highest
             self.changed.emit()
+
+
+def _pass(value: object) -> None:
+    """A search yields so that it can be stopped, and tells nothing."""
 
 
 def _highest(array: Any, slots: list[Any]) -> Generator[None, None, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
+from napari_ptsam._widgets.clicks_canvas import LATE_MS
 from napari_ptsam._widgets.clicks_models import ModelChoice
 from napari_ptsam._widgets.clicks_words import help_text, status
 from napari_ptsam._widgets.controls import button, row, words
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from napari_ptsam._widgets.clicks_session import Accepted
     from napari_ptsam._widgets.clicks_state import ClickState
+
+SOON_MS = 40
+"""Until what is said of an answer: its picture is drawn first."""
 
 START, STOP = "Start clicking", "Stop clicking"
 
@@ -41,6 +46,9 @@ class ClickSection(QWidget):
         self._state = state
         self._session = state.session
         self._last = ""
+        self._late = QTimer(self)
+        self._late.setSingleShot(True)
+        self._late.timeout.connect(self._show_status)
         self._make_controls()
         self._lay_out()
         self._connect()
@@ -146,6 +154,15 @@ class ClickSection(QWidget):
         self.accept.setEnabled(said)
         self.discard.setEnabled(said)
         self.undo.setEnabled(said or (session.on and self._state.annotations.labels is not None))
+        if said and (session.asking or session.answer is not None):
+            # After the picture: the mask is waited for.
+            if not self._late.isActive():
+                self._late.start(LATE_MS if session.asking else SOON_MS)
+        else:
+            self._show_status()
+
+    def _show_status(self) -> None:
+        self._late.stop()
         text = status(self._state)
         if self._last and text == "Click on an object.":
             text = self._last

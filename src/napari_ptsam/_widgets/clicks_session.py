@@ -119,9 +119,9 @@ class ClickSession:
         return self._index if self._said else None
 
     @property
-    def accepting(self) -> bool:
-        """Whether the object is painted as soon as that is possible."""
-        return self._accepting
+    def asking(self) -> bool:
+        """Whether an answer is being computed."""
+        return self._asking
 
     @property
     def asked(self) -> Asked | None:

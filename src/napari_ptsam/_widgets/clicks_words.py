@@ -14,7 +14,7 @@ HELP = (
     ("Left click", "this belongs to the object"),
     ("Right click", "this does not (or Shift+click)"),
     ("Shift+drag", "a box around the object"),
-    ("Enter, A", "accept the object, on to the next"),
+    ("Enter, A", "accept it, on to the next"),
     ("Ctrl+Z", "take back the last click"),
     ("Escape", "forget the object"),
 )

@@ -399,6 +399,10 @@ class Jobs(QObject):
         job = Job("aside", once, _Callbacks(on_yield, on_return, on_error or show))
         self._asides.add(job)
         job.ended.connect(self._sweep)
+        if urgent and self._job is None:
+            # Else the window's turns would make it several times as long.
+            self.quiet.begin()
+            job.ended.connect(self._end_hurry)
         job.start(self._urgent if urgent else self._pool)
         return job
 
@@ -424,6 +428,11 @@ class Jobs(QObject):
             self._job = None
             self._end_bar()
             self.finished.emit()
+
+    @Slot()
+    def _end_hurry(self) -> None:
+        if self._job is None:
+            self.quiet.end()
 
     @Slot()
     def _sweep(self) -> None:
