@@ -4,8 +4,8 @@ A run of ``napari-ptsam benchmark`` leaves a file for each training, with the sc
 image. What its report is made of is far less, and is kept in the repository::
 
     napari-ptsam benchmark benchmarks/reduced.toml -o DIR
-    python -m benchmarks.study --keep DIR    # into benchmarks/results/reduced
-    python -m benchmarks.study               # docs/study again, from there
+    python -m benchmarks.study reduced --keep DIR    # into benchmarks/results/reduced
+    python -m benchmarks.study reduced               # docs/study/reduced again, from there
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.results import Results
 from napari_ptsam.errors import PtsamError
 
-STUDY = Path(__file__).parent / "reduced.toml"
-KEPT = RESULTS / STUDY.stem
-PAGE = Path(__file__).parents[1] / "docs" / "study"
+HERE = Path(__file__).parent
+PAGES = HERE.parent / "docs" / "study"
+STUDIES = ("reduced", "rates")
 
 
 def keep(config: BenchmarkConfig, output: Path, folder: Path) -> None:
@@ -115,13 +115,14 @@ def _data_here(config: BenchmarkConfig) -> dict[str, DataSet]:
 def main() -> None:
     """Keep results, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="the study's output folder")
     args = parser.parse_args()
-    config = read_config(STUDY)
+    config = read_config(HERE / f"{args.study}.toml")
     if args.keep is not None:
-        keep(config, args.keep, KEPT)
-    report(config, KEPT, PAGE)
-    print(f"Wrote {PAGE / 'report.md'}.")
+        keep(config, args.keep, RESULTS / args.study)
+    report(config, RESULTS / args.study, PAGES / args.study)
+    print(f"Wrote {PAGES / args.study / 'report.md'}.")
 
 
 if __name__ == "__main__":

@@ -371,6 +371,7 @@ def test_a_report_can_be_written_at_any_time_without_data(home: Path) -> None:
     text = report_of(study, data=False)
     assert "Cells: 2 DONE, 6 not run." in text
     assert "(1)" in text  # one split of two
+    assert "Provisional: 6 of 8 trainings were not run yet" in text
 
 
 def test_plots_and_pictures_are_drawn(home: Path) -> None:

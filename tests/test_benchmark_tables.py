@@ -67,7 +67,7 @@ AS_IN_THE_PAPER = {
     "md-16": (0.851, 0.0), "md-long": (0.86, 0.0),
 }  # fmt: skip
 
-Make = Callable[[dict[str, tuple[float, float]]], Figures]
+Make = Callable[..., Figures]
 
 
 @pytest.fixture
@@ -77,7 +77,10 @@ def made(tmp_path: Path) -> Make:
     path.write_text(STUDY)
     config = read_config(path)
 
-    def make(dices: dict[str, tuple[float, float]]) -> Figures:
+    def make(
+        dices: dict[str, tuple[float, float]], losses: dict[str, float] | None = None
+    ) -> Figures:
+        losses = losses or {}
         results = Results(config, tmp_path / "out")
         for cell in config.cells():
             dice = dices[cell.method][cell.size == 64] + 0.01 * cell.split
@@ -85,6 +88,7 @@ def made(tmp_path: Path) -> Make:
             results.write(
                 cell, None, Status.DONE, parameters=2048, curve=[[1, 0.5]], images={},
                 tunes_encoder="both" in cell.method, train_seconds=4.0, seconds_per_image=0.5,
+                final_loss=losses.get(cell.method, 0.5),
                 scores=dict.fromkeys(SCORES, dice) | {"n": 3},
             )  # fmt: skip
         return Figures(results, {"a": None})
@@ -120,6 +124,11 @@ def verdicts(figures: Figures) -> list[str]:
 
 def test_the_papers_findings_are_recognised(made: Make) -> None:
     assert verdicts(made(AS_IN_THE_PAPER)) == ["holds", "holds", "holds", "holds"]
+
+
+def test_what_learned_less_does_not_overfit(made: Make) -> None:
+    assert verdicts(made(AS_IN_THE_PAPER, {"lora-both": 0.4}))[2] == "holds"
+    assert verdicts(made(AS_IN_THE_PAPER, {"lora-both": 0.6}))[2] == "does not hold"
 
 
 def test_other_results_refute_them(made: Make) -> None:

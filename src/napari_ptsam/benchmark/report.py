@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_ptsam.benchmark.config import MethodConfig
 from napari_ptsam.benchmark.datasets import DataSet, terms
-from napari_ptsam.benchmark.findings import find_all
+from napari_ptsam.benchmark.findings import NOT_TESTED, find_all
 from napari_ptsam.benchmark.panels import draw_panels
 from napari_ptsam.benchmark.plots import INSTALL, can_plot, draw_plots
 from napari_ptsam.benchmark.results import Result, Results, Status
@@ -167,9 +167,19 @@ def _about_splits(title: str, splits: Splits, sizes: Sequence[int]) -> Iterator[
 
 
 def _findings(figures: Figures) -> Iterator[str]:
+    found = find_all(figures)
+    if all(finding.verdict == NOT_TESTED for finding in found):
+        return
     yield "## Findings of the PTSAM paper"
     yield ""
-    for letter, finding in zip("abcd", find_all(figures), strict=True):
+    missing = sum(result is None for _, result in figures.found)
+    if missing:
+        yield (
+            f"Provisional: {missing} of {len(figures.found)} trainings were not run yet, and what "
+            "follows is from the others."
+        )
+        yield ""
+    for letter, finding in zip("abcd", found, strict=True):
         yield f"**({letter}) {finding.statement}** Here: **{finding.verdict}**."
         yield f"Rule: {finding.rule}"
         yield ""

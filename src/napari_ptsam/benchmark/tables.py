@@ -156,6 +156,19 @@ class Figures:
         both = sorted(set(first) & set(second))
         return Spread.of([second[split] - first[split] for split in both])
 
+    def loss_change(self, data: str, first: str, second: str, size: int) -> float | None:
+        """By how much the second's training loss ends above the first's, mean over trainings."""
+        ends = [
+            {
+                (cell.split, cell.seed): result["final_loss"]
+                for cell, result in self.done(data=data, method=name, size=size)
+                if result.get("final_loss") is not None
+            }
+            for name in (first, second)
+        ]
+        both = ends[0].keys() & ends[1].keys()
+        return statistics.fmean(ends[1][k] - ends[0][k] for k in both) if both else None
+
     def _by_split(self, data: str, method: str, size: int) -> dict[int, float]:
         splits = sorted({c.split for c, _ in self.done(data=data, method=method, size=size)})
         return dict(zip(splits, self.score(data, method, size), strict=True))

@@ -1,0 +1,37 @@
+"""The committed study: its report says what its results are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import study
+from napari_ptsam.benchmark.config import read_config
+
+PICTURES = re.compile(r"[^\n]*test images drawn at random[^\n]*\n\n!\[Results on[^\n]*\n\n")
+"""What a report has only where the data is."""
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+def test_the_committed_report_is_that_of_the_committed_results(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    config, page = read_config(study.HERE / f"{name}.toml"), study.PAGES / name
+    text = study.report(config, study.RESULTS / name, tmp_path)
+    committed = (page / "report.md").read_text(encoding="utf-8")
+    assert PICTURES.sub("", text) == PICTURES.sub("", committed)
+    for plot in re.findall(r"\]\((plots/[^)]*)\)", committed):
+        assert (page / plot).is_file()
+    table = (page / "results.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == table
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+def test_no_picture_is_shown_that_its_licence_forbids(name: str) -> None:
+    data = read_config(study.HERE / f"{name}.toml").data
+    forbidden = {d.name for d in data if not d.pictures}
+    shown = {path.stem for path in (study.PAGES / name / "plots" / "pictures").glob("*.png")}
+    kept = {path.name for path in (study.RESULTS / name / "masks").glob("*")}
+    assert forbidden
+    assert not forbidden & (shown | kept)
