@@ -214,12 +214,8 @@ def click(driver: Driver) -> None:
     found = viewer.window.dock_widgets
     driver.wait_until(lambda: any(hasattr(w, "show_section") for w in found.values()), 60, "Dock")
     dock = next(w for w in found.values() if hasattr(w, "show_section"))
-    state, section, training = dock.state, dock.sections["click"], dock.sections["train"]
+    state, section = dock.state, dock.sections["click"]
     driver.wait_until(lambda: len(state.annotations.annotated()) == LABELLED, 60, "The labels")
-    training.class_name.setText("cell")
-    training.length.setCurrentIndex(0)
-    training.start()
-    driver.wait_until(lambda: state.jobs.running is None, 1800, "The training")
     dock.show_section("click")
     viewer.dims.set_point(0, UNSEEN[0])
     viewer.layers[0].contrast_limits = (55, 190)

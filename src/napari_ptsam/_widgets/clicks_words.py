@@ -20,6 +20,9 @@ HELP = (
 )
 """What the mouse and the keys do while clicking is on."""
 
+EMBEDDED = "embedded"
+"""The backbone whose expected overlap says nothing: its clicks were learned without it."""
+
 SURE = 0.5
 """Expected overlap from which on the model is believed."""
 
@@ -60,11 +63,13 @@ def _about_answer(state: ClickState) -> str:
         return "Click on an object."
     if session.answer is None:
         return "Answering ..."
-    return answer_text(session.answer, specialist=bool(state.chosen and state.chosen.is_specialist))
+    specialist = bool(state.chosen and state.chosen.is_specialist)
+    known = specialist or (state.chosen is not None and state.chosen.backbone != EMBEDDED)
+    return answer_text(session.answer, specialist=specialist, score_known=known)
 
 
-def answer_text(answer: ClickAnswer, *, specialist: bool) -> str:
-    """What to think of an answer."""
+def answer_text(answer: ClickAnswer, *, specialist: bool, score_known: bool = True) -> str:
+    """What to think of an answer; the score is told where the model learned to give one."""
     if not answer.mask[answer.region].any():
         advice = (
             "Click elsewhere, or draw a box."
@@ -72,5 +77,7 @@ def answer_text(answer: ClickAnswer, *, specialist: bool) -> str:
             else "Train a click specialist for your objects in step 3, or choose a larger model."
         )
         return f"Nothing was found there. {advice}"
+    if not score_known:
+        return "Enter accepts it. Right click on what is too much, left click on what is missing."
     sure = "" if answer.score >= SURE else " The model is unsure: add clicks, or draw a box."
     return f"Expected overlap <b>{answer.score:.2f}</b>. Enter accepts it.{sure}"
