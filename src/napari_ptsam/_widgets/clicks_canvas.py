@@ -154,13 +154,15 @@ class ClickCanvas(QObject):
         if not self._session.said and self._annotations.labels is not None:
             self._annotations.labels.redo()
 
-    def _on_press(self, _: Any, event: Any) -> Generator[None, None, None]:
+    def _on_press(self, layer: Any, event: Any) -> Generator[None, None, None]:
         """A click, or with Shift held a box."""
         start, at, button = event.pos, event.position, event.button
         shift = "Shift" in event.modifiers
         boxing = shift and button == LEFT
         if button not in (LEFT, RIGHT) or set(event.modifiers) - {"Shift"}:
             return
+        # Also where Shift is let go of before the mouse.
+        layer.mouse_pan = not boxing
         yield
         moved = False
         while event.type == "mouse_move":
@@ -168,6 +170,7 @@ class ClickCanvas(QObject):
             if boxing and moved:
                 self._draw(self._box(at, event.position))
             yield
+        layer.mouse_pan = True
         if not moved:
             y, x = self._place(at)
             self._session.say(Click(y, x, positive=button == LEFT and not shift))
