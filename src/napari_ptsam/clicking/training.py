@@ -15,14 +15,14 @@ from napari_ptsam.clicking.run import ClickRun
 from napari_ptsam.devices import choose_device
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.examples import load_examples
-from napari_ptsam.methods.plm import Plm, PlmSettings
+from napari_ptsam.methods.plm import LEARNING_RATE, Plm, PlmSettings
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import open_planes
 from napari_ptsam.promptfile import PromptMetadata
 from napari_ptsam.specialist import working_scale
 
-STEPS, RATE = 300, 1e-4
-"""Of a usual run; the rate is that of the whole Prompt Learning Module."""
+STEPS = 300
+"""Of a usual run."""
 
 
 def click_plan(*, steps: int = STEPS, seed: int = 0, **changes: Any) -> ClickPlan:
@@ -33,7 +33,7 @@ def click_plan(*, steps: int = STEPS, seed: int = 0, **changes: Any) -> ClickPla
     **changes
         Other fields of `ClickPlan`.
     """
-    rate = changes.pop("learning_rate", None) or RATE
+    rate = changes.pop("learning_rate", None) or LEARNING_RATE
     return ClickPlan("clicks", steps=steps, learning_rate=rate, seed=seed, **changes)
 
 

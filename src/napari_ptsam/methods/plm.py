@@ -18,6 +18,9 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
+LEARNING_RATE = 1e-4
+"""At a rate of 1e-4 the 2,048 hidden numbers together move a token as fast as PTSAM's rate does."""
+
 
 @dataclass(frozen=True)
 class PlmSettings:
@@ -120,7 +123,7 @@ class Plm(FrozenEncoder):
     @property
     def learning_rate(self) -> float:
         """Not in the paper; ours, see docs/clicks.md."""
-        return 1e-4
+        return LEARNING_RATE
 
     def decode(self, backbone: Backbone, embedding: Embedding) -> Tensor:
         """Logits of all objects at once: the learned tokens, moved, take the place of a prompt."""
