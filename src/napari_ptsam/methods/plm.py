@@ -19,7 +19,7 @@ from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
 LEARNING_RATE = 1e-4
-"""At a rate of 1e-4 the 2,048 hidden numbers together move a token as fast as PTSAM's rate does."""
+"""Of AdamW; our choice, as the paper gives none."""
 
 
 @dataclass(frozen=True)
