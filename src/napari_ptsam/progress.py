@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
@@ -12,6 +14,10 @@ from tqdm import tqdm
 
 class Progress:
     """Shows how far work has come, in one or several phases.
+
+    An interrupt (Ctrl+C) that comes while it is open ends the work at the next `update` at the
+    latest. Python raises it wherever the program is just then, and where that is a destructor or
+    an import that tolerates failures, it would be lost.
 
     Parameters
     ----------
@@ -35,8 +41,15 @@ class Progress:
         self._phase: str | None = None
         self._printed_at = 0.0
         self._bar: tqdm[None] | None = None
+        self._interrupted = False
+        self._listening = False
 
     def __enter__(self) -> Progress:
+        # Elsewhere Python allows no handlers; and a handler of somebody else's stays.
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+            self._listening = True
         return self
 
     def __exit__(
@@ -46,6 +59,13 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._close_bar()
+        if self._listening:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._listening = False
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        signal.default_int_handler(number, frame)
 
     def update(self, phase: str, done: int, total: int | None, note: str = "") -> None:
         """Say that `done` of `total` steps of a phase are done; None if nobody knows how many.
@@ -56,7 +76,14 @@ class Progress:
             Name of the phase; a new name starts a new bar.
         note
             More to show beside it, for instance the loss.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If an interrupt came meanwhile.
         """
+        if self._interrupted:
+            raise KeyboardInterrupt
         if self._terminal:
             self._draw(phase, done, total, note)
         else:
