@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -109,9 +110,13 @@ class Sections(Mapping[str, Any]):
         return len(self._steps)
 
 
+def _module_of(place: str) -> str:
+    return f"{__package__}.{place.partition(':')[0]}"
+
+
 def _made(place: str, state: PluginState) -> QWidget:
-    module, _, name = place.partition(":")
-    section: QWidget = getattr(import_module(f"{__package__}.{module}"), name)(state)
+    name = place.partition(":")[2]
+    section: QWidget = getattr(import_module(_module_of(place)), name)(state)
     return section
 
 
@@ -218,9 +223,14 @@ class StepsDock(QWidget):
 
     def _make_next(self) -> None:
         """Make the next section; when all are there, load what trainings need."""
-        missing = [step for step in self._steps.values() if not step.made]
+        missing = [name for name, step in self._steps.items() if not step.made]
         if missing:
-            _ = missing[0].section
+            module = _module_of(self.STEPS[missing[0]][1])
+            if module in sys.modules:
+                _ = self._steps[missing[0]].section
+            else:
+                # As long as the making, and so in a turn of its own.
+                import_module(module)
             later(self, self._make_next, NEXT_AFTER_MS)
         else:
             # Imports, too, hold up the window; a training that waits sees to them itself.
