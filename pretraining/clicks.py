@@ -10,8 +10,6 @@ from its last checkpoint.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +19,16 @@ from torch import Tensor, nn
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.backbone import Embedding, decode_masks
-from napari_ptsam.backbones.clicks import ClickDecoder
+from napari_ptsam.backbones.clicks import ClickDecoder, point_tokens
 from pretraining import episodes
-from pretraining.recipe import Recipe
-from pretraining.train import CHECKPOINT, RECIPE, SAVE_EVERY, Batch, Log, batches, restore, save
+from pretraining.recipe import Phase, Recipe
+from pretraining.train import go_on
 
 OBJECTS = 8
 """Objects that are asked for in each crop."""
+
+WARM_UP = 50
+"""Steps over which the learning rate rises: what is trained starts from what works."""
 
 FOCAL_WEIGHT = 20.0
 """Against Dice, as SAM was trained (arXiv 2304.02643, appendix A)."""
@@ -43,7 +44,7 @@ class ClickTrainer(nn.Module):
         start_from_task_mask(self.decoder)
 
     def forward(
-        self, crops: episodes.Crops, more_clicks: int, rng: np.random.Generator
+        self, crops: episodes.Crops, phase: Phase, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """Losses and mean IoU of the objects of some crops, scalars by name."""
         (backbone,) = self.frozen
@@ -53,23 +54,22 @@ class ClickTrainer(nn.Module):
             embedding = backbone.encode(inputs * crops.valid)
         rows = torch.arange(len(crops.images)).repeat(OBJECTS)
         asked = episodes.Crops(*(t[rows] for t in crops.tensors))
-        masks, points, labels, present = episodes.draw_instances(asked, rng, more_clicks)
+        masks, points, labels, present = episodes.draw_instances(asked, rng, phase.more_clicks)
         if not present.any():
             return {}
         held: Embedding = tuple(level[rows[present]] for level in embedding)
         sam = self.decoder.applied_to(backbone.sam)
         points, labels = points[present], labels[present]
         held = self.decoder.prompted(held, points, labels)
-        logits, quality = decode_masks(sam, held, episodes.click_tokens(sam, points, labels))
+        logits, quality = decode_masks(sam, held, point_tokens(sam, points, labels))
         target = episodes.to_loss_size(masks[present])
         return click_losses(logits[:, :1].float(), quality[:, 0].float(), target)
 
 
 @torch.no_grad()
 def start_from_task_mask(decoder: ClickDecoder) -> None:
-    """Copy mask 1, which draws tasks, into mask 0: the latter has hardly learned to draw."""
-    own = decoder.own
-    tokens = own["mask_decoder/mask_tokens/weight"]
+    """Copy the token of mask 1, which draws tasks, into that of mask 0, which draws nothing."""
+    tokens = decoder.own["mask_decoder/mask_tokens/weight"]
     tokens[0] = tokens[1]
 
 
@@ -95,39 +95,8 @@ def click_losses(logits: Tensor, quality: Tensor, target: Tensor) -> dict[str, T
 
 def train(recipe: Recipe, backbone: Backbone, pool: Path, run: Path, until: int | None) -> None:
     """Go on from the run's last checkpoint to the recipe's end, or to before `until`."""
-    run.mkdir(parents=True, exist_ok=True)
     model = ClickTrainer(backbone, recipe.seed).to(backbone.device)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
-    )
-    first = restore(run / CHECKPOINT, model, optimiser)
-    end = recipe.steps if until is None else min(until, recipe.steps)
-    (run / RECIPE).write_text(json.dumps(asdict(recipe), indent=1))
-    log = Log(run / "log.jsonl")
-    for batch in batches(recipe, pool, range(first, end)):
-        log.add(batch.step, _learn(model, optimiser, batch))
-        if (batch.step + 1) % SAVE_EVERY == 0 or batch.step + 1 == end:
-            save(run / CHECKPOINT, model, optimiser, batch.step + 1)
-
-
-def _learn(
-    model: ClickTrainer, optimiser: torch.optim.Optimizer, batch: Batch
-) -> dict[str, Tensor]:
-    device = model.frozen[0].device
-    for group in optimiser.param_groups:
-        group["lr"] = batch.rate * min(1.0, (batch.step + 1) / 50)
-    with torch.autocast(device.type, torch.bfloat16):
-        losses: dict[str, Tensor] = model(
-            batch.crops.to(device), batch.phase.more_clicks, batch.rng
-        )
-    learned = [loss for name, loss in losses.items() if name != "iou"]
-    if learned:
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(learned).sum().backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if torch.isfinite(norm):
-            optimiser.step()
-    return losses
+    go_on(model, recipe, pool, run, until, WARM_UP)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_ptsam.backbones._sam import Sam
 from pretraining.pool import TypeScenes
 
 LOSS_STRIDE = 2
@@ -272,15 +271,6 @@ def _further_clicks(mask: Tensor, most: int, rng: np.random.Generator) -> tuple[
         points = torch.cat([points, torch.tensor([[x, y]], dtype=torch.float32)])
         labels.append(int(mask[y, x]))
     return points, labels
-
-
-def click_tokens(sam: Sam, points: Tensor, labels: Tensor) -> Tensor:
-    """Prompt tokens, KxPx256, of `draw_instances`'s points; the first two may be a box."""
-    encoder = sam.prompt_encoder
-    tokens = encoder._embed_points(points, labels, pad=False)
-    boxes = (labels[:, :1] == 2)[..., None]
-    corners = encoder._embed_boxes(points[:, :2].reshape(-1, 4))
-    return torch.cat([torch.where(boxes, corners, tokens[:, :2]), tokens[:, 2:]], 1)
 
 
 def to_loss_size(masks: Tensor) -> Tensor:

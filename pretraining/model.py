@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import Embedding, decode_masks
+from napari_ptsam.backbones.clicks import point_tokens
 from napari_ptsam.backbones.embedded import (
     DECODER_WIDTH,
     EmbeddedShape,
@@ -138,7 +139,7 @@ class Pretrainer(nn.Module):
         """SAM's own clicks and boxes, answered by its single-mask output."""
         masks, points, labels, present = episodes.draw_instances(crops, rng, more_clicks)
         self.sam.prompt_encoder.input_image_size = (crops.images.shape[-1],) * 2
-        prompts = episodes.click_tokens(self.sam, points, labels)
+        prompts = point_tokens(self.sam, points, labels)
         logits, quality = decode_masks(self.sam, embedding, prompts)
         target = episodes.to_loss_size(masks)
         with torch.no_grad():

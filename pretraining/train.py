@@ -76,8 +76,28 @@ def train(recipe: Recipe, pool: Path, run: Path, device: str, until: int | None 
     until
         Stop before this step.
     """
+    go_on(Pretrainer(recipe.shape, recipe.seed).to(device), recipe, pool, run, until)
+
+
+def go_on(
+    model: nn.Module,
+    recipe: Recipe,
+    pool: Path,
+    run: Path,
+    until: int | None = None,
+    warm_up: int = WARM_UP,
+) -> None:
+    """Train a model from the run's last checkpoint to the recipe's end; see `train`.
+
+    Parameters
+    ----------
+    model
+        Gives losses of crops, phase and random numbers: scalars by name. What has no gradient is
+        only logged.
+    warm_up
+        Steps over which the learning rate rises.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    model = Pretrainer(recipe.shape, recipe.seed).to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
@@ -88,25 +108,27 @@ def train(recipe: Recipe, pool: Path, run: Path, device: str, until: int | None 
     (run / RECIPE).write_text(json.dumps(asdict(recipe), indent=1))
     log = Log(run / "log.jsonl")
     for batch in batches(recipe, pool, range(first, end)):
-        log.add(batch.step, _learn(model, optimiser, batch))
+        log.add(batch.step, _learn(model, optimiser, batch, warm_up))
         if (batch.step + 1) % SAVE_EVERY == 0 or batch.step + 1 == end:
             save(run / CHECKPOINT, model, optimiser, batch.step + 1)
 
 
-def _learn(model: Pretrainer, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
+def _learn(
+    model: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, warm_up: int = WARM_UP
+) -> dict[str, Tensor]:
     """One step; returns its losses by name."""
-    device = model.sam.pixel_mean.device
+    device = next(model.parameters()).device
     for group in optimiser.param_groups:
-        group["lr"] = batch.rate * min(1.0, (batch.step + 1) / WARM_UP)
-    crops, phase = batch.crops.to(device), batch.phase
+        group["lr"] = batch.rate * min(1.0, (batch.step + 1) / warm_up)
     with torch.autocast(device.type, torch.bfloat16):
-        losses: dict[str, Tensor] = model(crops, phase, batch.rng)
-    total = torch.stack(list(losses.values())).sum()
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    if torch.isfinite(norm):
-        optimiser.step()
+        losses: dict[str, Tensor] = model(batch.crops.to(device), batch.phase, batch.rng)
+    learned = [loss for loss in losses.values() if loss.requires_grad]
+    if learned:
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(learned).sum().backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
     return losses
 
 

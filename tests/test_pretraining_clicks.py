@@ -10,8 +10,9 @@ import torch
 from conftest import write_tiny_backbone
 
 from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.backbones.clicks import point_tokens
 from napari_ptsam.backbones.embedded import EmbeddedShape
-from pretraining import clicks, episodes, pool, train
+from pretraining import clicks, pool, train
 from pretraining.export import export
 from pretraining.recipe import Phase, Recipe
 
@@ -67,7 +68,7 @@ def test_losses_fall_on_a_batch_that_is_seen_again(scenes: Path, backbone: Backb
     (batch,) = train.batches(RECIPE, scenes, range(2, 3))
     found = []
     for _ in range(25):
-        losses = model(batch.crops, 0, np.random.default_rng(0))
+        losses = model(batch.crops, batch.phase, np.random.default_rng(0))
         total = losses["focal"] + losses["dice"]
         found.append(float(total.detach()))
         optimiser.zero_grad()
@@ -93,7 +94,7 @@ def test_an_empty_answer_never_pays() -> None:
 def test_tokens_are_those_of_segment_anything(backbone: Backbone) -> None:
     encoder = backbone.sam.prompt_encoder
     points = torch.tensor([[[5.0, 9.0], [0.0, 0.0]], [[4.0, 8.0], [30.0, 40.0]]])
-    tokens = episodes.click_tokens(backbone.sam, points, torch.tensor([[1, -1], [2, 3]]))
+    tokens = point_tokens(backbone.sam, points, torch.tensor([[1, -1], [2, 3]]))
     click, _ = encoder((points[:1, :1], torch.tensor([[1]])), None, None)
     box, _ = encoder(None, points[1:].reshape(1, 4), None)
     torch.testing.assert_close(tokens[:1], click)

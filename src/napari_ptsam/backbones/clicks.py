@@ -107,6 +107,22 @@ class ClickDecoder(nn.Module):
         return overlay(sam, self.tensors(sam))
 
 
+def point_tokens(sam: Sam, points: Tensor, labels: Tensor) -> Tensor:
+    """Prompt tokens, NxPx256, as SAM makes them of points and of a box.
+
+    Parameters
+    ----------
+    points, labels
+        As for `ClickDecoder.prompted`.
+    """
+    encoder = sam.prompt_encoder
+    tokens: Tensor = encoder._embed_points(points, labels, pad=False)
+    for corner in (2, 3):
+        # SAM gives its boxes' corners to a function of their own, which does just this.
+        tokens[labels == corner] += encoder.point_embeddings[corner].weight
+    return tokens
+
+
 def distance_maps(points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
     """How near each pixel is to clicks and to a box, NxMAPSxhxw, values 0 to 1 (-1 outside).
 

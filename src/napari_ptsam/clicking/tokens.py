@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, Embedding
 from napari_ptsam.backbones.backbone import decode_features
+from napari_ptsam.backbones.clicks import point_tokens
 from napari_ptsam.clicking.plane import Seen
 from napari_ptsam.clicking.prompt import ClickPrompt
 from napari_ptsam.methods.plm import Plm
@@ -43,12 +44,7 @@ def prompt_tokens(backbone: Backbone, points: Tensor, kinds: Tensor) -> Tensor:
     """
     missing = max(_least_tokens(backbone) - points.shape[1], 0)
     points, kinds = F.pad(points, (0, 0, 0, missing)), F.pad(kinds, (0, missing), value=NOTHING)
-    encoder = backbone.clicking.prompt_encoder
-    tokens: Tensor = encoder._embed_points(points, kinds, pad=False)
-    for kind in (FIRST_CORNER, LAST_CORNER):
-        # SAM gives its boxes' corners to a function of their own, which does just this.
-        tokens[kinds == kind] += encoder.point_embeddings[kind].weight
-    return tokens
+    return point_tokens(backbone.clicking, points, kinds)
 
 
 def _least_tokens(backbone: Backbone) -> int:
