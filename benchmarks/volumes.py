@@ -3,20 +3,24 @@
 A 2,000 x 512 x 512 uint16 OME-Zarr image is segmented by the embedded backbone in a process of
 its own. Its peak of resident memory is compared with that before the job, when everything is
 imported and loaded; its planes per second with those of encoder and decoder alone, on views that
-are drawn before. By default a plane is one tile, which leaves the least time to read and write
-it; with ``--scale 1`` it is nine. Some three minutes on two idle cores; ``--quick`` takes one.
+are drawn before, one plane after the other with all cores. By default a plane is one tile, which
+leaves the least time to read and write it; with ``--scale 1`` it is nine. Some three minutes on
+two idle cores; ``--quick`` takes one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 
@@ -30,8 +34,8 @@ from napari_ptsam.volumes import segment_volume
 SIDE = 512
 ALLOWED_MB = 1500.0
 REQUIRED_SHARE = 0.85
-BETWEEN, SAMPLE = 50, 5
-"""Planes of the job between two looks at the bare rate, and planes of such a look."""
+INTERVAL, SAMPLE = 5.0, 5
+"""Seconds of the job between two looks at the bare rate, and planes of such a look."""
 
 
 Clock = Callable[[], float]
@@ -66,44 +70,72 @@ class Bare:
 
 
 def child(options: argparse.Namespace) -> None:
-    """Segment, and print what was measured as JSON.
-
-    The bare rate is taken at intervals throughout the job, while that waits: so both see the
-    same machine, whatever else it does.
-    """
+    """Segment, and print what was measured as JSON."""
     prompt_file, source, output = options.child
     specialist = Specialist.load(prompt_file, device=options.device)
-    # The processor's time for the job is that of all its threads.
-    clock, own = time.perf_counter, time.perf_counter
+    clock = time.perf_counter
     if options.cpu_time:
         torch.set_num_threads(1)
-        clock, own = time.process_time, time.thread_time
-    bare = Bare(specialist, source, own)
-    bare.run(0, 5, counted=False)
-    idle, spent, since = resident_mb(), 0.0, clock()
-    for step in segment_volume(specialist, source, output):
-        if step.done % BETWEEN == 0:
-            spent += clock() - since
-            bare.run(step.done - SAMPLE, SAMPLE)
-            since = clock()
-    spent += clock() - since
-    planes = step.done
-    rate, bare_rate = planes / spent, bare.planes / bare.seconds
+        clock = time.process_time
+    Bare(specialist, source, clock).run(0, 5)
+    idle, since = resident_mb(), clock()
+    print("begun", flush=True)
+    *_, step = segment_volume(specialist, source, output)
+    seconds = clock() - since
     written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     read = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     print(
         json.dumps({
-            "planes": planes,
-            "voxels": planes * SIDE * SIDE,
+            "planes": step.done,
+            "voxels": step.done * SIDE * SIDE,
+            "seconds": seconds,
             "idle_mb": idle,
             "above_idle_mb": peak_mb() - idle,
-            "planes_per_second": rate,
-            "bare_planes_per_second": bare_rate,
-            "share_of_bare_rate": rate / bare_rate,
-            "bytes_read_per_voxel": read / (planes * SIDE * SIDE),
-            "bytes_written_per_voxel": written / (planes * SIDE * SIDE),
+            "bytes_read_per_voxel": read / (step.done * SIDE * SIDE),
+            "bytes_written_per_voxel": written / (step.done * SIDE * SIDE),
         })
     )  # fmt: skip
+
+
+def watched(words: list[str], bare: Bare, *, stopped_counts: bool) -> dict[str, float]:
+    """Run a job and take the bare rate at intervals, while all of the job's threads are stopped.
+
+    So both see the same machine, whatever else it does, and none works while the other is timed.
+
+    Parameters
+    ----------
+    words
+        The command; it prints a line when it begins, and JSON when it ends.
+    bare
+        In this process.
+    stopped_counts
+        Whether the job's clock goes on while it is stopped.
+    """
+    job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    cast(IO[str], job.stdout).readline()
+    stopped, first = 0.0, 0
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            job.wait(INTERVAL)
+            break
+        since = time.perf_counter()
+        job.send_signal(signal.SIGSTOP)
+        bare.run(first, 1, counted=False)
+        bare.run(first, SAMPLE)
+        first += SAMPLE
+        job.send_signal(signal.SIGCONT)
+        stopped += time.perf_counter() - since
+    output, errors = job.communicate()
+    if job.returncode:
+        sys.exit(f"Segmenting failed:\n{errors}")
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    seconds = found.pop("seconds") - (stopped if stopped_counts else 0.0)
+    rate, bare_rate = found["planes"] / seconds, bare.planes / bare.seconds
+    return found | {
+        "planes_per_second": rate,
+        "bare_planes_per_second": bare_rate,
+        "share_of_bare_rate": rate / bare_rate,
+    }
 
 
 def _scale(text: str) -> float | str:
@@ -134,13 +166,13 @@ def main() -> None:
         source = write_volume(folder / "in.zarr", count, SIDE)
         words = [sys.executable, "-m", "benchmarks.volumes", "--device", options.device]
         words += [*["--cpu-time"] * options.cpu_time, "--child"]
-        done = subprocess.run(
-            [*words, str(prompt), str(source), str(folder / "out.zarr")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"Segmenting failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
+        if options.cpu_time:
+            torch.set_num_threads(1)
+        clock = time.thread_time if options.cpu_time else time.perf_counter
+        bare = Bare(Specialist.load(prompt, device=options.device), source, clock)
+        bare.run(0, 5, counted=False)
+        words += [str(prompt), str(source), str(folder / "out.zarr")]
+        found = watched(words, bare, stopped_counts=not options.cpu_time)
     for key, value in found.items():
         print(f"{key:<26}{value:12.3f}")
     setting = {"device": options.device, "threads": torch.get_num_threads(), "scale": options.scale}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_the_percentiles_become_0_and_255():
     result = Normalization(10, 90).apply(plane)[0, :, 0]
     expected = ((np.arange(1001) - 100) / 800 * 255).clip(0, 255)
     np.testing.assert_allclose(result, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (37, 41), (30, 20, 3)])
+def test_counted_grey_values_have_the_percentiles_of_sorted_ones(dtype, shape):
+    for top, percent in itertools.product((2, 200), ((0, 100), (0.5, 99.5), (12.34, 56.7))):
+        plane = noise(*shape, top=top).astype(dtype)
+        counted = Normalization(*percent).apply(plane)
+        sorted_ = Normalization(*percent).apply(plane.astype(np.float64))
+        np.testing.assert_allclose(counted, sorted_, rtol=1e-5, atol=1e-3)
 
 
 def test_grey_values_keep_their_order_and_become_three_equal_channels():

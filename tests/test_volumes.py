@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from stacks import any_specialist, assert_same, drained, spots, stored, write_source
 
 from napari_ptsam.errors import InputError
@@ -38,6 +40,16 @@ def specialist(tiny_backbone: Path) -> Specialist:
 # ---- one job
 
 
+@pytest.fixture
+def one_thread():
+    """Of torch: more of them add up in another order, which changes the last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_stack_gives_what_predicting_each_plane_gives(specialist, tmp_path):
     data = spots(5, 70, 90)
     source = write_source(tmp_path / "in.zarr", data)
@@ -277,6 +289,42 @@ def test_reading_and_writing_go_on_while_something_is_computed():
     assert any(len(names) > 1 for names in seen)
 
 
+def test_several_are_computed_at_the_same_time_each_in_one_thread_of_torch():
+    together, before = threading.Barrier(2, timeout=5), torch.get_num_threads()
+
+    def compute(item):
+        together.wait()  # fails if one waits for the other
+        return item, torch.get_num_threads()
+
+    found = {}
+    torch.set_num_threads(3)
+    try:
+        run = overlapped(range(6), lambda n: n, compute, found.__setitem__, at_once=2)
+        assert list(run) == list(range(6))
+        assert found == {n: (n, 1) for n in range(6)}
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_planes_computed_side_by_side_are_those_of_one_after_the_other(tmp_path):
+    specialist = any_specialist("embedded")
+    data = spots(4, 200, 300)
+    source = write_source(tmp_path / "in.zarr", data)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        predicted = [specialist.predict(plane).probability for plane in data]
+        run = segment_volume(specialist, source, tmp_path / "o.zarr", Settings(probability=True))
+        drained(run)
+    finally:
+        torch.set_num_threads(before)
+    # Up to the rounding of float32: a single plane is predicted with all threads.
+    found = stored(tmp_path / "o_probability.zarr")
+    np.testing.assert_allclose(found, predicted, rtol=0, atol=1e-5)
+
+
 def test_no_more_is_read_ahead_than_allowed():
     read = []
     run = overlapped(range(50), lambda n: read.append(n) or n, lambda n: n, lambda n, d: None)
@@ -286,15 +334,17 @@ def test_no_more_is_read_ahead_than_allowed():
     run.close()
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("where", ["read", "compute", "write"])
-def test_an_error_anywhere_ends_the_pipeline_and_its_threads(where):
+def test_an_error_anywhere_ends_the_pipeline_and_its_threads(where, at_once):
     def fail(name):
         if name == where:
             raise ValueError(where)
 
     run = overlapped(
-        range(5), lambda n: fail("read"), lambda d: fail("compute"), lambda n, d: fail("write")
-    )
+        range(5), lambda n: fail("read"), lambda d: fail("compute"), lambda n, d: fail("write"),
+        at_once=at_once,
+    )  # fmt: skip
     with pytest.raises(ValueError, match=where):
         list(run)
     assert not [t for t in threading.enumerate() if t.name.startswith("ptsam")]

@@ -91,11 +91,16 @@ def prefilter(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     if factor <= PREFILTER_FROM:
         return image
     sigma = (factor - 1.0) / 2.0
-    # The colours of a grey image are three times the same.
+    # The colours of a grey image are three times the same; from here on they are one in memory.
     grey = all(np.array_equal(image[..., 0], image[..., n]) for n in range(1, image.shape[2]))
     seen = image[..., :1] if grey else image
     smooth = ndimage.gaussian_filter(seen, (sigma, sigma, 0.0), mode="reflect", truncate=_TRUNCATE)
-    return np.asarray(np.broadcast_to(smooth, image.shape), dtype=np.float32)
+    return np.broadcast_to(np.asarray(smooth, np.float32), image.shape)
+
+
+def _once(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """HxWx3, or HxWx1 if the colours are one in memory, as `prefilter` gives grey images."""
+    return image[..., :1] if image.strides[2] == 0 else image
 
 
 def plain_view(
@@ -193,16 +198,16 @@ def _reflected(position: NDArray[np.float32], length: int) -> NDArray[np.float32
 def _bilinear(
     image: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """HxWx3 image sampled at coordinates inside it."""
+    """HxWx3 image sampled at coordinates inside it; HxWx1 if its colours are one in memory."""
     # Positions relative to the part that is read keep float32 exact on very large images.
     top, left = int(y.min()), int(x.min())
-    part = image[top : int(y.max()) + 2, left : int(x.max()) + 2]
+    part = _once(image)[top : int(y.max()) + 2, left : int(x.max()) + 2]
     height, width = part.shape[:2]
     grid = np.empty((1, *y.shape, 2), np.float32)
     grid[0, ..., 0] = (2 * (x - left) + 1) / width - 1
     grid[0, ..., 1] = (2 * (y - top) + 1) / height - 1
-    planes = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))[None]
+    planes = torch.from_numpy(part.transpose(2, 0, 1).copy())[None]
     sampled = functional.grid_sample(
         planes, torch.from_numpy(grid), padding_mode="border", align_corners=False
     )
-    return np.asarray(sampled[0].permute(1, 2, 0).numpy())
+    return sampled[0].permute(1, 2, 0).numpy()

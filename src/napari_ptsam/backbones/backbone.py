@@ -70,16 +70,21 @@ class Backbone:
         return len(self.sam.image_encoder.blocks)
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is of the small kind that ships with the package."""
+        return isinstance(self.sam.image_encoder, EmbeddedEncoder)
+
+    @property
     def mask_stride(self) -> int:
         """Side of a mask pixel in model pixels (4 for SAM's own, 2 for the embedded one)."""
-        return 2 if isinstance(self.sam.image_encoder, EmbeddedEncoder) else 4
+        return 2 if self.is_embedded else 4
 
     @property
     def embedding_count(self) -> int:
         """How many numbers the embedding of one input has, all levels together."""
         height, width = self.sam.prompt_encoder.image_embedding_size
         # Twice the resolution has a quarter of the channels, four times an eighth.
-        levels = 1 + 1 + 2 if isinstance(self.sam.image_encoder, EmbeddedEncoder) else 1
+        levels = 1 + 1 + 2 if self.is_embedded else 1
         return self.decoder_width * int(height) * int(width) * levels
 
     @property
@@ -169,6 +174,8 @@ class Backbone:
             if isinstance(encoder, EmbeddedEncoder):
                 # The order in which convolutions of 16-bit numbers are quickest.
                 order = torch.channels_last if usable else torch.contiguous_format
+                if kind is not None and usable and not torch.is_grad_enabled():
+                    encoder = encoder.in_half(kind)
                 levels = encoder(images.contiguous(memory_format=order), prompts)
             else:
                 levels = (encode_vit(cast(ImageEncoderViT, encoder), images, prompts),)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ from napari_ptsam.backbones._sam import (
 )
 from napari_ptsam.backbones.attention import run_block
 from napari_ptsam.backbones.clicks import ClickDecoder
+from napari_ptsam.backbones.overlay import overlay
 from napari_ptsam.errors import BackboneError
 
 PROMPT_COUNT = 8
@@ -74,10 +76,24 @@ class EmbeddedShape:
     global_blocks: tuple[int, ...] = (1, 3, 5)
 
 
+class SteadyGroupNorm(nn.GroupNorm):
+    """The same to the last bit, whatever the number of threads.
+
+    On a channels-last map, torch adds up what each thread has found; then the same plane gave
+    other probabilities on another computer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BxCxHxW to the same."""
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
-        nn.GroupNorm(8, channels_out),
+        SteadyGroupNorm(8, channels_out),
         nn.GELU(),
     )
 
@@ -89,7 +105,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = _convolution(channels, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = SteadyGroupNorm(8, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """BxCxHxW to the same."""
@@ -165,6 +181,25 @@ class EmbeddedEncoder(nn.Module):
         half = self.refine_half(_double(self.top_half(quarter)) + self.lateral_half(half))
         return embedding, quarter, half
 
+    def in_half(self, kind: torch.dtype) -> EmbeddedEncoder:
+        """The encoder for `torch.autocast`, which would cast all weights anew at each call.
+
+        Of no use for gradients. It follows when weights change, or move to another device.
+        """
+        weights = {
+            f"{name}.{own}": weight
+            for name, module in self.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear))
+            for own, weight in module.named_parameters(recurse=False)
+        }
+        state = [kind, *(_state_of(weight) for weight in weights.values())]
+        known = self.__dict__.get("_half")
+        if known is None or known[0] != state:
+            twin = overlay(self, {name: _cast(weight, kind) for name, weight in weights.items()})
+            # Not as a module of this one, whose weights would then be counted and saved twice.
+            known = self.__dict__["_half"] = state, twin
+        return cast(EmbeddedEncoder, known[1])
+
     def _positions(self, height: int, width: int) -> Tensor:
         """The position embedding, resampled for inputs of another size."""
         if (height, width) == self.pos_embed.shape[1:3]:
@@ -172,6 +207,16 @@ class EmbeddedEncoder(nn.Module):
         grid = self.pos_embed.permute(0, 3, 1, 2)
         grid = F.interpolate(grid, (height, width), mode="bilinear", antialias=True)
         return grid.permute(0, 2, 3, 1)
+
+
+def _state_of(weight: Tensor) -> tuple[int, int]:
+    """Changes when the weight does."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _cast(weight: Tensor, kind: torch.dtype) -> Tensor:
+    order = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
+    return weight.detach().to(kind, memory_format=order)
 
 
 def _double(x: Tensor) -> Tensor:

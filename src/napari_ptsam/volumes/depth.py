@@ -115,6 +115,7 @@ class CombineStage:
     """Logits of planes, their neighbours and other axes to the probability of a chunk."""
 
     name = "combining"
+    at_once = 1
 
     def __init__(self, work: Work, sink: Callable[[int, NDArray[np.float32]], None]) -> None:
         self._work, self._sink = work, sink
@@ -166,6 +167,8 @@ class SideStage:
     axis
         0 for planes of one row (Z, X), 1 for planes of one column (Z, Y).
     """
+
+    at_once = 1  # what it holds is large
 
     def __init__(self, work: Work, axis: int) -> None:
         self.name = ("planes along Y", "planes along X")[axis]

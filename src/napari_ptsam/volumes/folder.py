@@ -18,12 +18,12 @@ from napari_ptsam import __version__
 from napari_ptsam.errors import InputError, PtsamError
 from napari_ptsam.objects import without_small
 from napari_ptsam.planes import Planes, list_images, open_planes
-from napari_ptsam.predict import PreparedPlane, predict_prepared, prepare_plane
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.volumes.blocks import LARGE_PLANE
 from napari_ptsam.volumes.job import Access, Settings, specialist_identity
 from napari_ptsam.volumes.pipeline import overlapped
 from napari_ptsam.volumes.run import complete_access, segment_volume
+from napari_ptsam.volumes.stages import PlanePredictor
 from napari_ptsam.writing import open_output, open_probability
 
 OBJECTS = "objects"
@@ -217,16 +217,12 @@ def _segment_file(batch: Batch, planes: Planes, outcome: FileDone) -> None:
 def _plane_by_plane(batch: Batch, planes: Planes, output: Path, mark: str) -> None:
     """The planes of a file, as `Specialist.segment` does them, with reading and writing beside."""
     specialist, settings = batch.specialist, batch.settings
-    size, backbone = specialist.backbone.input_size, specialist.recalling
+    predictor = PlanePredictor(specialist, planes)
     with ExitStack() as outputs:
         masks = outputs.enter_context(open_output(output, planes, software=mark))
         extra = settings.probability and outputs.enter_context(
             open_probability(batch.named(output, "probability"), planes)
         )
-
-        def read(number: int) -> PreparedPlane:
-            pixels = specialist.normalization.apply(planes.read(number))
-            return prepare_plane(pixels, specialist.scaling, size)
 
         def write(number: int, probability: Any) -> None:
             mask = probability >= specialist.threshold
@@ -234,10 +230,10 @@ def _plane_by_plane(batch: Batch, planes: Planes, output: Path, mark: str) -> No
             if extra:
                 extra.write(number, probability)
 
-        def compute(prepared: PreparedPlane) -> Any:
-            return predict_prepared(specialist.method, backbone, prepared, specialist.rotations)
-
-        with closing(overlapped(range(len(planes)), read, compute, write)) as run:
+        run = overlapped(
+            range(len(planes)), predictor.read, predictor.compute, write, at_once=predictor.at_once
+        )
+        with closing(run):
             for _ in run:
                 pass
 

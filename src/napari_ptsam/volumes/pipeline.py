@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, TypeVar
+
+import torch
+
+from napari_ptsam.backbones import Backbone
 
 T = TypeVar("T")
 
 DEPTH = 2
 """Items that may wait before and after the computation."""
+
+
+MOST_AT_ONCE = 8
+"""Planes computed at the same time, at most: each takes memory."""
+
+
+def side_by_side(backbone: Backbone) -> int:
+    """How many single planes are best computed at the same time, each in one thread.
+
+    The embedded backbone is small: with several threads for one plane they mostly wait for each
+    other. A ViT has work for all of them, and another device does one thing after the other.
+    """
+    if backbone.device.type != "cpu" or not backbone.is_embedded:
+        return 1
+    return min(torch.get_num_threads(), MOST_AT_ONCE)
 
 
 def overlapped(
@@ -19,12 +39,13 @@ def overlapped(
     compute: Callable[[Any], Any],
     write: Callable[[T, Any], None],
     *,
+    at_once: int = 1,
     depth: int = DEPTH,
 ) -> Generator[T, None, None]:
-    """Read the next items and write the last ones while one is computed.
+    """Read the next items and write the last ones while others are computed.
 
-    Computing happens in the thread that asks for items, reading and writing in one thread each.
-    Closing the generator waits for what these two are at, and ends them.
+    Reading and writing happen in one thread each. Closing the generator waits for what its
+    threads are at, and ends them.
 
     Parameters
     ----------
@@ -32,6 +53,9 @@ def overlapped(
         What to work on, in order.
     read, compute, write
         From an item to its data, to its result, to the disk.
+    at_once
+        How many items are computed at the same time, each with one core. A single one is
+        computed in the thread that asks for items, with all cores.
     depth
         How many items are read ahead, and how many results may wait.
 
@@ -40,8 +64,10 @@ def overlapped(
     Each item once it is written, in order.
     """
     readers = ThreadPoolExecutor(1, thread_name_prefix="ptsam-read")
+    computers = _computers(at_once)
     writers = ThreadPoolExecutor(1, thread_name_prefix="ptsam-write")
     reading: deque[tuple[T, Future[Any]]] = deque()
+    computing: deque[tuple[T, Future[Any]]] = deque()
     writing: deque[tuple[T, Future[None]]] = deque()
     waiting = iter(items)
 
@@ -55,19 +81,53 @@ def overlapped(
 
     try:
         read_ahead()
-        while reading:
-            item, data = reading.popleft()
-            found = data.result()
-            read_ahead()
-            writing.append((item, writers.submit(write, item, compute(found))))
-            del data, found
+        while reading or computing:
+            while reading and len(computing) < at_once:
+                item, data = reading.popleft()
+                found = data.result()
+                read_ahead()
+                computing.append((item, computers.submit(compute, found)))
+                del data, found
+            item, result = computing.popleft()
+            writing.append((item, writers.submit(write, item, result.result())))
+            del result
             while writing and (len(writing) > depth or writing[0][1].done()):
                 yield _finished(writing)
         while writing:
             yield _finished(writing)
     finally:
-        for pool in (readers, writers):
+        for pool in (readers, computers, writers):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Caller(Executor):
+    """Computes in the thread that asks for it, which may have others to help it."""
+
+    def submit(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do it now."""
+        done: Future[T] = Future()
+        done.set_result(call(*args, **kwargs))
+        return done
+
+
+def _computers(count: int) -> Executor:
+    """Several threads with a core each; a single one is the caller's, with all cores."""
+    if count == 1:
+        return _Caller()
+    started, before = Barrier(count + 1), torch.get_num_threads()
+
+    def start() -> None:
+        torch.get_num_threads()  # or the first operation would undo what comes next
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="ptsam-compute", initializer=start)
+    for _ in range(count):
+        pool.submit(bool)
+    started.wait()
+    # The number is each thread's own, but those that start later take the last one set anywhere.
+    torch.set_num_threads(before)
+    return pool
 
 
 def _finished(writing: deque[tuple[T, Future[None]]]) -> T:

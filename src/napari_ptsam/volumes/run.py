@@ -347,7 +347,7 @@ def _run(
 
 
 def _here(stage: Stage, todo: Sequence[int]) -> Generator[int, None, None]:
-    return overlapped(todo, stage.read, stage.compute, stage.write)
+    return overlapped(todo, stage.read, stage.compute, stage.write, at_once=stage.at_once)
 
 
 def _counted(

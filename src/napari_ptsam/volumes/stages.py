@@ -24,6 +24,7 @@ from napari_ptsam.predict import PreparedPlane, predict_prepared, prepare_plane
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.volumes.blocks import Block, BlockPredictor, LargePlane
 from napari_ptsam.volumes.job import Job, mark_of
+from napari_ptsam.volumes.pipeline import side_by_side
 
 MASK, PROBABILITY, OBJECTS, SCRATCH = "mask.zarr", "probability.zarr", "objects.zarr", "logits.zarr"
 
@@ -32,6 +33,8 @@ class Stage(Protocol):
     """A step of a job."""
 
     name: str
+    at_once: int
+    """How many chunks are computed at the same time, in threads."""
 
     def __len__(self) -> int:
         """Number of chunks."""
@@ -142,27 +145,49 @@ class Outputs:
         self._mask.write(plane, mask.astype(np.uint8), block.corner, durable=True)
 
 
-class PlaneStage:
-    """Whole planes: the very same computation as `Specialist.predict`."""
+class PlanePredictor:
+    """Single planes: the very same computation as `Specialist.predict`, in two parts.
+
+    Attributes
+    ----------
+    at_once
+        How many planes are best computed at the same time, see `side_by_side`.
+    """
+
+    def __init__(self, specialist: Specialist, planes: Planes) -> None:
+        self._specialist, self._planes = specialist, planes
+        self.at_once = side_by_side(specialist.backbone)
+
+    def read(self, number: int) -> Any:
+        """What `compute` takes: a plane, prepared if there is but one thread that computes."""
+        pixels = np.asarray(self._planes.read(number))
+        return pixels if self.at_once > 1 else self._prepared(pixels)
+
+    def compute(self, data: Any) -> NDArray[np.float32]:
+        """Probability of the object."""
+        specialist = self._specialist
+        prepared = data if isinstance(data, PreparedPlane) else self._prepared(data)
+        return predict_prepared(
+            specialist.method, specialist.recalling, prepared, specialist.rotations
+        )
+
+    def _prepared(self, pixels: NDArray[Any]) -> PreparedPlane:
+        specialist = self._specialist
+        image = specialist.normalization.apply(pixels)
+        return prepare_plane(image, specialist.scaling, specialist.backbone.input_size)
+
+
+class PlaneStage(PlanePredictor):
+    """Whole planes."""
 
     name = "planes"
 
     def __init__(self, work: Work, sink: Callable[[int, NDArray[np.float32]], None]) -> None:
-        self._work, self._sink = work, sink
+        super().__init__(work.specialist, work.planes)
+        self._count, self._sink = len(work.planes), sink
 
     def __len__(self) -> int:
-        return len(self._work.planes)
-
-    def read(self, number: int) -> PreparedPlane:
-        """A plane, normalised and filtered."""
-        specialist = self._work.specialist
-        pixels = specialist.normalization.apply(np.asarray(self._work.planes.read(number)))
-        return prepare_plane(pixels, specialist.scaling, specialist.backbone.input_size)
-
-    def compute(self, data: PreparedPlane) -> NDArray[np.float32]:
-        """Probability of the object."""
-        specialist = self._work.specialist
-        return predict_prepared(specialist.method, specialist.recalling, data, specialist.rotations)
+        return self._count
 
     def write(self, number: int, result: NDArray[np.float32]) -> None:
         """Hand the probability on."""
@@ -173,6 +198,7 @@ class BlockStage:
     """Blocks of large planes."""
 
     name = "blocks"
+    at_once = 1  # a block has many tiles already
 
     def __init__(self, work: Work, sink: Callable[[int, NDArray[np.float32]], None]) -> None:
         self._work, self._sink = work, sink
