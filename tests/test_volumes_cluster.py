@@ -67,6 +67,9 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
         assert cluster.dashboard.startswith("http")
         cores = os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // 2, 1)))
         assert set(cluster.client.run(os.environ.get, "OMP_NUM_THREADS").values()) == {cores}
+        # Of what is smaller than this, workers keep the memory: Dask's own value is 64 KiB.
+        kept = os.environ.get("MALLOC_TRIM_THRESHOLD_", str(2**30))
+        assert set(cluster.client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {kept}
         work = segment_volume(
             specialist, source, tmp_path / "there.zarr", access=here, runner=cluster.run
         )
