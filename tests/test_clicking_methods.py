@@ -14,7 +14,9 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, Embedding, load_backbone
 from napari_ptsam.backbones.architecture import ARCHITECTURES, SamArchitecture, build_sam
 from napari_ptsam.backbones.backbone import decode_features, decode_masks
+from napari_ptsam.backbones.embedded import read_out
 from napari_ptsam.clicking.losses import LossWeights, focal_loss, mask_loss, outline_loss
+from napari_ptsam.clicking.tokens import answer_points, prompt_tokens
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods import build_click_method, build_method
 from napari_ptsam.methods.plm import Plm, PlmSettings
@@ -117,6 +119,28 @@ def test_one_image_serves_many_prompts_as_if_each_had_its_own(
     with torch.no_grad():
         shared = method.move(backbone, one, tokens())
         assert torch.allclose(shared, method.move(backbone, twice, tokens()), atol=1e-5)
+
+
+def test_what_is_added_to_tokens_reaches_the_mask_of_the_embedded_backbone_directly(
+    backbone: Backbone, embedding: Embedding
+) -> None:
+    method = Plm(PlmSettings(), backbone)
+    torch.nn.init.normal_(method.last.bias, std=0.1)
+    points, kinds = (
+        torch.tensor([[[20.0, 30.0]], [[40.0, 8.0]]]),
+        torch.ones(2, 1, dtype=torch.long),
+    )
+    one = tuple(level[:1] for level in embedding)
+    with torch.no_grad():
+        answered, _, _ = answer_points(backbone, method, one, points, kinds)
+        given = prompt_tokens(backbone, points, kinds)
+        moved = method.move(backbone, one, given)
+        each = tuple(level.expand(2, -1, -1, -1) for level in one)
+        held = backbone.prompted(each, points, kinds)
+        masks = decode_masks(backbone.clicking, held, moved)[0][:, :1]
+        added = read_out(each, moved - given) if backbone.is_embedded else torch.zeros_like(masks)
+    torch.testing.assert_close(answered, masks + added)
+    assert bool(added.abs().max() > 0) == backbone.is_embedded
 
 
 def test_the_same_seed_gives_the_same_start(backbone: Backbone) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from napari_ptsam.clicking import (
     click_plan,
     train_clicks,
 )
+from napari_ptsam.clicking.losses import LossWeights
 from napari_ptsam.errors import InputError, PromptFileError, TrainingError
 from napari_ptsam.methods.plm import PlmSettings
 from napari_ptsam.promptfile import read_prompt_file
@@ -190,7 +192,7 @@ def test_the_file_says_that_point_matching_is_not_in_it(trained: Clicker, tmp_pa
     told = file.metadata.training["point_matching_module"]
     assert told == "only in training, not in this file"
     assert file.trainable_parameters == 1_578_752 + 3 * 256
-    assert file.metadata.training["plan"]["weights"]["focal"] == 20.0
+    assert file.metadata.training["plan"]["weights"] == asdict(LossWeights())
 
 
 def test_each_kind_of_specialist_refuses_the_other_ones_file(

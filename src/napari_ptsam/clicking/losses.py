@@ -24,7 +24,8 @@ class LossWeights:
     Attributes
     ----------
     focal, dice
-        20 to 1, as SAM was trained (Kirillov et al. 2023, section A).
+        4 to 1, our choice (see docs/clicks.md); SAM was trained with 20 to 1 (Kirillov et al. 2023,
+        section A).
     iou
         Of the squared error of the expected IoU; 1, as there.
     matching
@@ -36,7 +37,7 @@ class LossWeights:
         On each outline; our choice.
     """
 
-    focal: float = 20.0
+    focal: float = 4.0
     dice: float = 1.0
     iou: float = 1.0
     matching: float = 0.05

@@ -12,6 +12,7 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, Embedding
 from napari_ptsam.backbones.backbone import decode_features
 from napari_ptsam.backbones.clicks import point_tokens
+from napari_ptsam.backbones.embedded import read_out
 from napari_ptsam.clicking.plane import Seen
 from napari_ptsam.clicking.prompt import ClickPrompt
 from napari_ptsam.methods.plm import Plm
@@ -74,6 +75,10 @@ def answer_points(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a backbone makes of B prompts on one image; the only way to it, in training and in use.
 
+    On the embedded backbone two prompt tokens of a prompt-free specialist also reach the mask
+    directly (`read_out`). So does here what was *added* to the tokens; that is our extension of
+    the paper's method, and nothing as long as nothing was learned.
+
     Parameters
     ----------
     method
@@ -89,11 +94,15 @@ def answer_points(
         Logits Bx1xhxw, expected IoU B, and features Bx32xhxw that masks are read from.
     """
     points, kinds = points.to(backbone.device), kinds.to(backbone.device)
-    tokens, index = prompt_tokens(backbone, points, kinds), PLAIN_MASK
+    given, index = prompt_tokens(backbone, points, kinds), PLAIN_MASK
+    tokens = given
     if method is not None:
-        tokens, index = method.move(backbone, embedding, tokens), method.settings.mask_index
+        tokens, index = method.move(backbone, embedding, given), method.settings.mask_index
     each = tuple(level.expand(len(tokens), -1, -1, -1) for level in embedding)
     masks, quality, features = decode_features(
         backbone.clicking, backbone.prompted(each, points, kinds), tokens
     )
-    return masks[:, index : index + 1].float(), quality[:, index], features
+    chosen = masks[:, index : index + 1]
+    if method is not None and backbone.is_embedded and index == PLAIN_MASK:
+        chosen = chosen + read_out(each, tokens - given)
+    return chosen.float(), quality[:, index], features
