@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scenes import noise
 
 from napari_ptsam import predict
 from napari_ptsam.backbones import Backbone, Embedding, load_backbone
+from napari_ptsam.devices import one_core
 from napari_ptsam.errors import OutOfMemoryError
 from napari_ptsam.methods import Method, build_method
 from napari_ptsam.predict import decode_plane, embed_plane, predict_plane
@@ -140,3 +142,24 @@ def test_rotations_average_the_logits_of_turned_planes(
     averaged = predict_plane(method, backbone, image, Scaling(1.0), rotations)
     np.testing.assert_allclose(averaged, expected, atol=1e-4)
     assert np.abs(averaged - predict_plane(method, backbone, image, Scaling(1.0))).max() > 1e-3
+
+
+def test_a_thread_that_keeps_to_one_core_takes_none_from_others():
+    before, found = torch.get_num_threads(), []
+
+    def work():
+        with one_core():
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+        one_core()
+        found.append(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        found.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 3, 1, 3]

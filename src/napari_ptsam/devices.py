@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from napari_ptsam.errors import InputError, OutOfMemoryError
 
@@ -48,6 +51,28 @@ def _cpu_flags() -> set[str]:
     # Older releases of torch cannot tell.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return {name for name, there in capabilities.items() if there is True}
+
+
+def one_core() -> AbstractContextManager[Any]:
+    """Let this thread compute with one core from now on; others keep what they have.
+
+    Where several threads of a program compute, the helpers that each of them has wait for each
+    other, and small networks take twice as long as with none.
+
+    Returns
+    -------
+    AbstractContextManager
+        Its end gives the thread its cores back.
+    """
+    torch.get_num_threads()  # or torch would set its own number at the first operation
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="openmp")
+    return limited
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those that are loaded, torch's among them; looking for them takes some milliseconds."""
+    return ThreadpoolController()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from napari_ptsam.clicking.answers import ClickAnswer, is_cut, on_plane, pointed
 from napari_ptsam.clicking.plane import EmbeddedPlane
 from napari_ptsam.clicking.prompt import Box, ClickPrompt, well_inside
 from napari_ptsam.clicking.tokens import answer_points, points_in_view
-from napari_ptsam.devices import choose_device, computing
+from napari_ptsam.devices import choose_device, computing, one_core
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods import build_click_method
@@ -158,7 +159,9 @@ class Clicker:
             )
         prompt = prompt.checked_for(embedded.shape)
         number, whole = embedded.best_view(prompt), len(embedded.views) - 1
-        with torch.inference_mode(), computing(self.backbone.device):
+        # A single decoding is short, and beside others a click must not wait for all cores.
+        cores = one_core() if self.backbone.is_embedded else nullcontext()
+        with torch.inference_mode(), computing(self.backbone.device), cores:
             logits, score = self._in_view(embedded, number, prompt)
             if number != whole and is_cut(logits > 0, embedded.views[number]):
                 number = whole

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
 
 from napari_ptsam.backbones import Backbone
+from napari_ptsam.devices import one_core
 
 T = TypeVar("T")
 
@@ -114,20 +114,7 @@ def _computers(count: int) -> Executor:
     """Several threads with a core each; a single one is the caller's, with all cores."""
     if count == 1:
         return _Caller()
-    started, before = Barrier(count + 1), torch.get_num_threads()
-
-    def start() -> None:
-        torch.get_num_threads()  # or the first operation would undo what comes next
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, thread_name_prefix="ptsam-compute", initializer=start)
-    for _ in range(count):
-        pool.submit(bool)
-    started.wait()
-    # The number is each thread's own, but those that start later take the last one set anywhere.
-    torch.set_num_threads(before)
-    return pool
+    return ThreadPoolExecutor(count, thread_name_prefix="ptsam-compute", initializer=one_core)
 
 
 def _finished(writing: deque[tuple[T, Future[None]]]) -> T:
