@@ -40,7 +40,7 @@ TOLERANCE = 2.0
 """Pixels by which outlines may differ in the boundary F-score: objects are some 20 to 60 wide."""
 
 SPREAD_CLICKS = 20
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 
 
 class Bench:
@@ -275,7 +275,7 @@ def main() -> None:
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--images", nargs="+", type=int, default=[16, 64], help="training images")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=150, help="of training (%(default)s)")
+    add("--steps", type=int, default=100, help="of training (%(default)s)")
     add("--learning-rate", type=float, default=None, help="instead of the usual one")
     add("--objects-a-step", type=int, default=6)
     add("--objects", type=int, default=4, help="test objects of each image (%(default)s)")

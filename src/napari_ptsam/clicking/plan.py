@@ -26,6 +26,8 @@ class ClickPlan(TrainingPlan):
     ----------
     batch_size
         Objects asked for in a step, all in one view.
+    views_per_image
+        More than for prompts, which are too few numbers to learn single images by heart.
     boxes
         Share of the prompts that begin with a box instead of a click.
     automatic
@@ -44,6 +46,7 @@ class ClickPlan(TrainingPlan):
     """
 
     batch_size: int = 8
+    views_per_image: int | None = 16
     boxes: float = 0.2
     automatic: float = 0.1
     token_rate: float = 100.0

@@ -18,7 +18,7 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1e-4
 """Of AdamW; our choice, as the paper gives none."""
 
 
