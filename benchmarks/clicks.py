@@ -26,6 +26,7 @@ from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.clicking import Clicker, ClickPrompt, click_plan, train_clicks
 from napari_ptsam.clicking.prompt import well_inside
 from napari_ptsam.clicking.simulate import click_in
+from napari_ptsam.clicking.training import STEPS
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.labels import read_labels
 from napari_ptsam.metrics import boundary_f, iou
@@ -275,7 +276,7 @@ def main() -> None:
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--images", nargs="+", type=int, default=[16, 64], help="training images")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=100, help="of training (%(default)s)")
+    add("--steps", type=int, default=STEPS, help="of training (%(default)s)")
     add("--learning-rate", type=float, default=None, help="instead of the usual one")
     add("--objects-a-step", type=int, default=6)
     add("--objects", type=int, default=4, help="test objects of each image (%(default)s)")

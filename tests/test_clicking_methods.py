@@ -16,10 +16,10 @@ from napari_ptsam.backbones.architecture import ARCHITECTURES, SamArchitecture, 
 from napari_ptsam.backbones.backbone import decode_features, decode_masks
 from napari_ptsam.backbones.embedded import read_out
 from napari_ptsam.clicking.losses import LossWeights, focal_loss, mask_loss, outline_loss
-from napari_ptsam.clicking.tokens import answer_points, prompt_tokens
+from napari_ptsam.clicking.tokens import answer_points
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods import build_click_method, build_method
-from napari_ptsam.methods.plm import Plm, PlmSettings
+from napari_ptsam.methods.plm import READOUT_SHARE, Plm, PlmSettings
 from napari_ptsam.methods.pmm import Pmm, matching_loss, outline_points
 
 
@@ -45,7 +45,8 @@ def tokens() -> Tensor:
 
 def answer(method: Plm, backbone: Backbone, embedding: Embedding) -> Tensor:
     moved = method.move(backbone, embedding, tokens())
-    return decode_masks(backbone.clicking, embedding, moved)[0][:, :1]
+    found = decode_masks(backbone.clicking, embedding, moved)[0][:, :1]
+    return found if method.readout is None else found + read_out(embedding, method.readout[None])
 
 
 def trained(backbone: Backbone, embedding: Embedding, settings: PlmSettings, steps: int = 2) -> Plm:
@@ -121,26 +122,26 @@ def test_one_image_serves_many_prompts_as_if_each_had_its_own(
         assert torch.allclose(shared, method.move(backbone, twice, tokens()), atol=1e-5)
 
 
-def test_what_is_added_to_tokens_reaches_the_mask_of_the_embedded_backbone_directly(
+def test_the_readout_is_added_to_the_mask_where_the_backbone_has_one(
     backbone: Backbone, embedding: Embedding
 ) -> None:
-    method = Plm(PlmSettings(), backbone)
-    torch.nn.init.normal_(method.last.bias, std=0.1)
+    method, without = (Plm(PlmSettings(readout=r), backbone) for r in (True, False))
     points, kinds = (
         torch.tensor([[[20.0, 30.0]], [[40.0, 8.0]]]),
         torch.ones(2, 1, dtype=torch.long),
     )
     one = tuple(level[:1] for level in embedding)
+    prompts = torch.randn(8, 256, generator=torch.Generator().manual_seed(3))
+    method.start_from(prompts)
+    assert (method.readout is not None) == backbone.is_embedded
     with torch.no_grad():
-        answered, _, _ = answer_points(backbone, method, one, points, kinds)
-        given = prompt_tokens(backbone, points, kinds)
-        moved = method.move(backbone, one, given)
-        each = tuple(level.expand(2, -1, -1, -1) for level in one)
-        held = backbone.prompted(each, points, kinds)
-        masks = decode_masks(backbone.clicking, held, moved)[0][:, :1]
-        added = read_out(each, moved - given) if backbone.is_embedded else torch.zeros_like(masks)
-    torch.testing.assert_close(answered, masks + added)
-    assert bool(added.abs().max() > 0) == backbone.is_embedded
+        answered, plain = (
+            answer_points(backbone, m, one, points, kinds)[0] for m in (method, without)
+        )
+        added = torch.zeros_like(plain)
+        if backbone.is_embedded:
+            added = added + read_out(one, READOUT_SHARE * prompts[None, :2])
+    torch.testing.assert_close(answered, plain + added)
 
 
 def test_the_same_seed_gives_the_same_start(backbone: Backbone) -> None:

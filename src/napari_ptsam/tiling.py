@@ -19,6 +19,10 @@ from napari_ptsam.views import Annotated, scaled_size
 OVERLAP = 0.25
 """Share of a tile that it has in common with the next one, at least."""
 
+TOKEN = 16
+"""Side of an encoder's token in model pixels. Tiles that are whole tokens apart see the same
+tokens where they overlap, and agree better."""
+
 MAX_SCALE = 2.0
 """Enlarging further shows the model no more than the camera saw."""
 
@@ -142,7 +146,7 @@ def choose_scaling(examples: Sequence[Annotated], size: int, wanted_width: float
 
 
 def tile_offsets(scaled: tuple[int, int], size: int) -> list[Offset]:
-    """Corners of evenly spread tiles that cover the scaled plane."""
+    """Corners of tiles that cover the scaled plane, as evenly spread as whole tokens allow."""
     rows, columns = (_starts(length, size) for length in scaled)
     return [(row, column) for row in rows for column in columns]
 
@@ -155,8 +159,12 @@ def tile_count(shape: tuple[int, ...], scaling: Scaling, size: int) -> int:
 def _starts(length: int, size: int) -> list[int]:
     if length <= size:
         return [0]
-    count = int(np.ceil((length - size) / (size * (1 - OVERLAP)))) + 1
-    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+    last = length - size
+    farthest = int(size * (1 - OVERLAP)) // TOKEN
+    count = -(-last // (farthest * TOKEN))
+    step = -(-last // (count * TOKEN)) * TOKEN
+    # The last one has to end where the plane does.
+    return [*range(0, count * step, step), last]
 
 
 def blend(

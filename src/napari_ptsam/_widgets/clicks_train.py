@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TRAINING_CLICKS = "Training a click specialist"
 
-LENGTHS = (("Quick (100 steps)", 100), ("Usual (300 steps)", 300), ("Long (1,000 steps)", 1000))
+LENGTHS = (("Quick (20 steps)", 20), ("Usual (60 steps)", 60), ("Long (300 steps)", 300))
 
 
 class ClickTrainSection(QWidget):

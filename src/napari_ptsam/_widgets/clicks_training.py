@@ -43,7 +43,7 @@ class ClickRequest:
 
     examples: Mapping[str, Any]
     backbone: str | Backbone = "embedded"
-    steps: int = 300
+    steps: int = 60
     seed: int = 0
     class_name: str = "object"
 

@@ -47,13 +47,13 @@ class Lesson:
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """What is trained, each group with its share of the learning rate."""
-        tokens = [] if self.method.tokens is None else [self.method.tokens]
-        rest = [p for p in self.method.parameters() if all(p is not token for token in tokens)]
+        plan, method = self.plan, self.method
+        shares = ((method.tokens, plan.token_rate), (method.readout, plan.readout_rate))
+        apart = [(learned, share) for learned, share in shares if learned is not None]
+        rest = [p for p in method.parameters() if all(p is not learned for learned, _ in apart)]
         rest += [] if self.pmm is None else list(self.pmm.parameters())
         groups: list[dict[str, object]] = [{"params": rest, "share": 1.0}]
-        if tokens:
-            groups.append({"params": tokens, "share": self.plan.token_rate})
-        return groups
+        return groups + [{"params": [learned], "share": share} for learned, share in apart]
 
     def loss(self, kept: KeptView, rng: np.random.Generator) -> Tensor:
         """Of one step: some objects of the view, or all of them at once (automatic mode)."""

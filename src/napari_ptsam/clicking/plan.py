@@ -34,6 +34,8 @@ class ClickPlan(TrainingPlan):
         Share of the steps that ask for all objects at once, where the task has learned tokens.
     token_rate
         Learning rate of these tokens, as a multiple of the module's.
+    readout_rate
+        That of the readout.
     rounds
         How likely 0, 1, 2, ... corrective clicks follow before an answer counts.
     weights
@@ -50,6 +52,7 @@ class ClickPlan(TrainingPlan):
     boxes: float = 0.2
     automatic: float = 0.1
     token_rate: float = 100.0
+    readout_rate: float = 10.0
     rounds: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
     weights: LossWeights = field(default_factory=LossWeights)
     point_matching: bool = True

@@ -115,7 +115,8 @@ class ClickRun:
     def _prepare(self) -> Iterator[ClickStep]:
         """Encode everything before the first step."""
         job = Job(self.method, self.served, self.plan, self.clicker.scaling)
-        start = TaskStart(job, self.training if self.method.tokens is not None else [])
+        learned = self.method.tokens is not None or self.method.readout is not None
+        start = TaskStart(job, self.training if learned else [])
         total, done = start.count + len(self.bank.numbers) + len(self.held), 0
         for part in (start.fill(), self.bank.fill(), self._fill_held_out()):
             for count in part:
@@ -146,7 +147,7 @@ class ClickRun:
             self.lesson.parameter_groups(), lr=plan.learning_rate, weight_decay=plan.weight_decay
         )
         if not self.stopped:
-            self._look()  # what it starts from, SAM itself, may be the best
+            self._look()  # what it starts from may be the best
         while len(self.losses) < plan.steps and waited < plan.patience and not self._stop():
             self._step(optimiser)
             done, score = len(self.losses), None

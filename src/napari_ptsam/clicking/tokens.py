@@ -75,10 +75,6 @@ def answer_points(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a backbone makes of B prompts on one image; the only way to it, in training and in use.
 
-    On the embedded backbone two prompt tokens of a prompt-free specialist also reach the mask
-    directly (`read_out`). So does here what was *added* to the tokens; that is our extension of
-    the paper's method, and nothing as long as nothing was learned.
-
     Parameters
     ----------
     method
@@ -94,15 +90,14 @@ def answer_points(
         Logits Bx1xhxw, expected IoU B, and features Bx32xhxw that masks are read from.
     """
     points, kinds = points.to(backbone.device), kinds.to(backbone.device)
-    given, index = prompt_tokens(backbone, points, kinds), PLAIN_MASK
-    tokens = given
+    tokens, index = prompt_tokens(backbone, points, kinds), PLAIN_MASK
     if method is not None:
-        tokens, index = method.move(backbone, embedding, given), method.settings.mask_index
+        tokens, index = method.move(backbone, embedding, tokens), method.settings.mask_index
     each = tuple(level.expand(len(tokens), -1, -1, -1) for level in embedding)
     masks, quality, features = decode_features(
         backbone.clicking, backbone.prompted(each, points, kinds), tokens
     )
     chosen = masks[:, index : index + 1]
-    if method is not None and backbone.is_embedded and index == PLAIN_MASK:
-        chosen = chosen + read_out(each, tokens - given)
+    if method is not None and method.readout is not None:
+        chosen = chosen + read_out(embedding, method.readout[None])
     return chosen.float(), quality[:, index], features

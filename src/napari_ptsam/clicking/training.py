@@ -21,7 +21,7 @@ from napari_ptsam.planes import open_planes
 from napari_ptsam.promptfile import PromptMetadata
 from napari_ptsam.specialist import working_scale
 
-STEPS = 150
+STEPS = 60
 """Of a usual run."""
 
 

@@ -18,6 +18,10 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
+READOUT_SHARE = 0.3
+"""Of a prompt-free specialist's readout, that a click specialist begins with: it says what the
+kind of object looks like, and where one object ends is left to SAM. Our choice."""
+
 LEARNING_RATE = 1e-4
 """Of AdamW; our choice, as the paper gives none."""
 
@@ -37,12 +41,17 @@ class PlmSettings:
     tokens
         Learned tokens that stand in for a prompt when all objects are asked for at once
         (automatic mode); our extension, 0 in the paper.
+    readout
+        Whether two more learned tokens say directly which pixels are of the kind, as on the
+        embedded backbone those of prompt-free specialists do (`read_out`). Our extension; other
+        backbones have none.
     """
 
     heads: int = 8
     hidden: int = 2048
     mask_index: int = 0
     tokens: int = 0
+    readout: bool = True
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.hidden < 1 or not 0 <= self.tokens <= 4096:
@@ -117,6 +126,9 @@ class Plm(FrozenEncoder):
             self.tokens: nn.Parameter | None = None
             if settings.tokens:
                 self.tokens = nn.Parameter(0.1 * torch.randn(settings.tokens, width))
+            self.readout: nn.Parameter | None = None
+            if settings.readout and backbone.is_embedded:
+                self.readout = nn.Parameter(torch.zeros(2, width))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -135,6 +147,8 @@ class Plm(FrozenEncoder):
     @torch.no_grad()
     def start_from(self, prompts: Tensor) -> None:
         """Take the tokens that a task encoder makes of examples as the start."""
+        if self.readout is not None:
+            self.readout.copy_(READOUT_SHARE * prompts[:2])
         if self.tokens is not None:
             count = min(len(prompts), len(self.tokens))
             self.tokens[:count] = prompts[:count].to(self.tokens.device)
