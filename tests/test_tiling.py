@@ -42,6 +42,14 @@ def test_neighbouring_tiles_overlap_by_the_promised_share(length: int) -> None:
     assert len(starts) <= np.ceil((length - 64) / 48) + 1
 
 
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_tiles_lie_whole_tokens_apart_except_for_the_last(size: int) -> None:
+    for length in (size + 1, 2 * size - 7, 5 * size + 100):
+        starts = [column for _, column in offsets_of((size, length), size)]
+        assert not np.any(np.array(starts[:-1]) % 16)
+        assert starts[-1] == length - size
+
+
 def test_what_fits_is_one_tile() -> None:
     assert offsets_of((64, 10), 64) == [(0, 0)]
 
