@@ -1,8 +1,9 @@
 """What a petavoxel would take: ``python -m benchmarks.plan``.
 
-Plain arithmetic on the figures per chunk that ``python -m benchmarks.volumes`` measured and left in
-``results/volumes.json``. What cannot be measured here (price, failures, requests) is an option,
-shown with the result. Prints a table in Markdown; takes no time.
+Plain arithmetic on the figures that ``python -m benchmarks.volumes`` measured and left in
+``results/volumes.json``: seconds for a tile, and bytes for a voxel. What cannot be measured here
+(price, failures, requests) is an option, shown with the result. Prints a table in Markdown; takes
+no time.
 """
 
 from __future__ import annotations
@@ -11,21 +12,31 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import RESULTS
+from napari_ptsam.tiling import OVERLAP, Scaling, tile_count
 
 HOUR = 3600.0
 
 
-def plan(measured: dict[str, float], options: argparse.Namespace) -> dict[str, float]:
+def seconds_per_tile(measured: dict[str, Any], tile: int) -> float:
+    """Of the whole job, by the tiles that the measured planes were cut into."""
+    side = round(math.sqrt(measured["voxels"] / measured["planes"]))
+    scale = measured["setting"]["scale"]
+    scaling = Scaling(scale if isinstance(scale, float) else None)
+    return 1 / measured["planes_per_second"] / tile_count((side, side), scaling, tile)
+
+
+def plan(measured: dict[str, Any], options: argparse.Namespace) -> dict[str, float]:
     """The figures of a plan, from those of one machine."""
-    voxels = options.voxels
-    rate = measured["planes_per_second"] * measured["voxels"] / measured["planes"]
-    block = options.block**2
-    chunks = math.ceil(voxels / block)
+    voxels, tile = options.voxels, options.tile
+    chunks = math.ceil(voxels / options.block**2)
     # Blocks compute the tiles that reach into them over again; see docs/volumes.md.
-    halo = (1 + options.tile / (options.block * options.scale)) ** 2
-    seconds = voxels / rate * halo
+    wide = options.block * options.scale
+    tiles = ((wide + tile) / (tile * (1 - OVERLAP))) ** 2
+    halo = (1 + tile / wide) ** 2
+    seconds = chunks * tiles * seconds_per_tile(measured, tile)
     hours = seconds / HOUR
     per_chunk = seconds / chunks
     lost = options.failures * per_chunk / HOUR / 2
@@ -33,6 +44,7 @@ def plan(measured: dict[str, float], options: argparse.Namespace) -> dict[str, f
     return {
         "voxels": voxels,
         "chunks (tasks)": chunks,
+        "tiles per chunk": tiles,
         "seconds per chunk": per_chunk,
         "bytes read (TB)": voxels * measured["bytes_read_per_voxel"] * halo / 1e12,
         "bytes written (TB)": voxels * measured["bytes_written_per_voxel"] / 1e12,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import data, fewshot
+from benchmarks.plan import plan
 from benchmarks.record import circumstances, write_json
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes import open_planes
@@ -137,3 +138,20 @@ def test_results_tell_their_circumstances(tmp_path: Path) -> None:
     assert {"machine", "packages", "commit", "date"} <= set(found)
     assert found["packages"]["numpy"] == np.__version__
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(("measured_at", "tiles"), [("fit", 1), (1.0, 9)])
+def test_a_plan_counts_tiles_at_the_working_scale(measured_at: float | str, tiles: int) -> None:
+    measured = {
+        "planes": 10, "voxels": 10 * 512**2, "planes_per_second": 2.0, "bytes_read_per_voxel": 2.0,
+        "bytes_written_per_voxel": 0.5, "setting": {"scale": measured_at},
+    }  # fmt: skip
+    given = argparse.Namespace(
+        voxels=1e12, block=4096, tile=256, scale=0.5, workers=10, failures=0.0, price=2.0,
+        chunks_per_object=1.0,
+    )  # fmt: skip
+    found = plan(measured, given)
+    # 2,048 model pixels and the tiles at its borders, every 192 pixels in both directions.
+    assert found["tiles per chunk"] == pytest.approx(12**2)
+    assert found["seconds per chunk"] == pytest.approx(144 * 0.5 / tiles)
+    assert found["cost"] == pytest.approx(2 * 59_605 * 144 * 0.5 / tiles / 3600, rel=1e-4)
