@@ -224,6 +224,21 @@ def merge_tiles(
     return total / weights
 
 
+def interpolated(values: Tensor, axis: int, places: Tensor) -> Tensor:
+    """Values of an HxW map between its pixels along one axis; along both it is bilinear.
+
+    Parameters
+    ----------
+    places
+        Where along the axis, 0 being the centre of the first pixel and none beyond the last.
+    """
+    low = places.floor().long()
+    share = (places - low).float()
+    share = share[:, None] if axis == 0 else share[None, :]
+    high = (low + 1).clamp(max=values.shape[axis] - 1)
+    return values.index_select(axis, low).lerp_(values.index_select(axis, high), share)
+
+
 def _tile_weight(size: int) -> Tensor:
     ramp = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).float()
     return torch.outer(ramp, ramp)

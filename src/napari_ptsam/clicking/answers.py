@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from napari_ptsam.clicking.plane import Seen
 from napari_ptsam.clicking.prompt import ClickPrompt
+from napari_ptsam.tiling import interpolated
 from napari_ptsam.views import view_position
 
 NEAR = 2
@@ -96,17 +96,15 @@ def on_plane(
     logits: Tensor, seen: Seen, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
     """Probability on the plane, HxW, of a view's logits; and where it may be more than 0."""
-    axes, region = [], []
-    for length, side, offset in zip(shape, logits.shape, seen.offset, strict=True):
+    region = []
+    sampled = logits.cpu()
+    for axis, (length, offset) in enumerate(zip(shape, seen.offset, strict=True)):
+        side = logits.shape[axis]
         places = view_position(np.arange(length), seen.scale, offset)
         inside = np.flatnonzero((places >= -0.5) & (places < max(side, 1) + 0.5))
         region.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        axes.append(torch.from_numpy((2 * places[inside] + 1) / side - 1).float())
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), -1)[None]
-    sampled = functional.grid_sample(
-        logits.cpu()[None, None], grid, padding_mode="border", align_corners=False
-    )
+        sampled = interpolated(sampled, axis, torch.from_numpy(places[inside].clip(0, side - 1)))
     probability = np.zeros(shape, np.float32)
     where = (region[0], region[1])
-    probability[where] = sampled[0, 0].sigmoid().numpy()
+    probability[where] = sampled.sigmoid().numpy()
     return probability, where

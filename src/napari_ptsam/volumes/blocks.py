@@ -21,7 +21,7 @@ from napari_ptsam.methods import Method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import Planes
 from napari_ptsam.predict import TILES_AT_ONCE, averaged_logits, turned, view_tensors
-from napari_ptsam.tiling import Offset, Scaling, merge_tiles, tile_offsets
+from napari_ptsam.tiling import Offset, Scaling, interpolated, merge_tiles, tile_offsets
 from napari_ptsam.views import (
     Marked,
     View,
@@ -239,12 +239,7 @@ def _enlarged(logits: Tensor, axis: int, block: Block, plane: LargePlane, start:
     if whole == scaled:
         return logits.index_select(axis, places.long() - start)
     source = ((places + 0.5) * (scaled / whole) - 0.5).clamp(min=0)
-    low = source.floor().long()
-    share = (source - low).float()
-    share = share[:, None] if axis == 0 else share[None, :]
-    high = (low + 1).clamp(max=scaled - 1)
-    below, above = logits.index_select(axis, low - start), logits.index_select(axis, high - start)
-    return below.lerp_(above, share)
+    return interpolated(logits, axis, source - start)
 
 
 def batch_size(backbone: Backbone, free: int | None) -> int:
