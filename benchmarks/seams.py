@@ -25,7 +25,7 @@ from benchmarks.jobs import blobs, peak_mb, resident_mb, train_specialist
 from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.planes import open_planes
 from napari_ptsam.specialist import Specialist
-from napari_ptsam.tiling import tile_offsets
+from napari_ptsam.tiling import TOKEN, tile_offsets
 from napari_ptsam.views import scaled_size
 from napari_ptsam.volumes import Settings, segment_volume
 from napari_ptsam.volumes.blocks import Block, BlockPredictor, LargePlane
@@ -75,7 +75,7 @@ def seams(prompt_file: Path, source: Path, side: int) -> dict[str, float]:
     image = open_planes(source).read_window(0, slice(0, side), slice(0, side))
     size, scaling = specialist.backbone.input_size, specialist.scaling
     # Whole tokens of the encoder, so that both see the same samples of the image, in other tiles.
-    shift = round(round(size * 0.4 / 16) * 16 / scaling.scale_for(image.shape, size))
+    shift = round(round(size * 0.4 / TOKEN) * TOKEN / scaling.scale_for(image.shape, size))
     # Both parts with the grey values of one.
     fixed = specialist.normalization.measured(open_planes(image), 0)
     masks = []

@@ -287,5 +287,6 @@ def test_weights_in_half_precision_give_what_casting_them_each_time_gives() -> N
     with torch.no_grad():
         encoder.stem_half[0][0].weight += 0.1
     assert equal()
+    assert "_half" not in vars(encoder.in_half(torch.bfloat16))  # each would keep the one before
     assert list(encoder.state_dict()) == names
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}

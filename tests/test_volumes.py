@@ -28,7 +28,7 @@ from napari_ptsam.tiling import Scaling
 from napari_ptsam.volumes import Settings, segment_volume
 from napari_ptsam.volumes import job as jobs
 from napari_ptsam.volumes.blocks import Block, BlockPredictor, LargePlane
-from napari_ptsam.volumes.pipeline import overlapped
+from napari_ptsam.volumes.pipeline import overlapped, side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +304,16 @@ def test_several_are_computed_at_the_same_time_each_in_one_thread_of_torch():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_fewer_planes_than_threads_have_all_of_them_one_after_the_other(specialist):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = [side_by_side(specialist.backbone, planes) for planes in (1, 2, 3, 100)]
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 1, 3, 3]
 
 
 def test_planes_computed_side_by_side_are_those_of_one_after_the_other(tmp_path):

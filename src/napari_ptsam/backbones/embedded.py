@@ -195,6 +195,7 @@ class EmbeddedEncoder(nn.Module):
         state = [kind, *(_state_of(weight) for weight in weights.values())]
         known = self.__dict__.get("_half")
         if known is None or known[0] != state:
+            self.__dict__.pop("_half", None)  # or the twin would keep the one before, and so on
             twin = overlay(self, {name: _cast(weight, kind) for name, weight in weights.items()})
             # Not as a module of this one, whose weights would then be counted and saved twice.
             known = self.__dict__["_half"] = state, twin

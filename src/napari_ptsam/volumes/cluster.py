@@ -35,7 +35,7 @@ _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 
 _MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask has its workers hand back memory as soon as it is free. A network needs it again in the
-next layer, and takes 1.7 times as long if each layer has to ask the system for it."""
+next layer, and is much slower if each layer has to ask the system for it."""
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,21 @@ T = TypeVar("T")
 DEPTH = 2
 """Items that may wait before and after the computation."""
 
-
 MOST_AT_ONCE = 8
 """Planes computed at the same time, at most: each takes memory."""
 
 
-def side_by_side(backbone: Backbone) -> int:
-    """How many single planes are best computed at the same time, each in one thread.
+def side_by_side(backbone: Backbone, planes: int) -> int:
+    """How many of so many planes are best computed at the same time, each in one thread.
 
     The embedded backbone is small: with several threads for one plane they mostly wait for each
     other. A ViT has work for all of them, and another device does one thing after the other.
+    Fewer planes than threads would leave cores idle.
     """
     if backbone.device.type != "cpu" or not backbone.is_embedded:
         return 1
-    return min(torch.get_num_threads(), MOST_AT_ONCE)
+    count = min(torch.get_num_threads(), MOST_AT_ONCE)
+    return count if planes >= count else 1
 
 
 def overlapped(

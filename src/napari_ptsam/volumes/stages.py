@@ -156,7 +156,7 @@ class PlanePredictor:
 
     def __init__(self, specialist: Specialist, planes: Planes) -> None:
         self._specialist, self._planes = specialist, planes
-        self.at_once = side_by_side(specialist.backbone)
+        self.at_once = side_by_side(specialist.backbone, len(planes))
 
     def read(self, number: int) -> Any:
         """What `compute` takes: a plane, prepared if there is but one thread that computes."""
