@@ -6,6 +6,7 @@ image. What its report is made of is far less, and is kept in the repository::
     napari-ptsam benchmark benchmarks/reduced.toml -o DIR
     python -m benchmarks.study reduced --keep DIR    # into benchmarks/results/reduced
     python -m benchmarks.study reduced               # docs/study/reduced again, from there
+    python -m benchmarks.study reduced --restore DIR    # back into DIR, where a run goes on
 """
 
 from __future__ import annotations
@@ -57,6 +58,25 @@ def keep(config: BenchmarkConfig, output: Path, folder: Path) -> None:
         shutil.copytree(output / "masks", folder / "masks")
 
 
+def restore(config: BenchmarkConfig, folder: Path, output: Path) -> Results:
+    """Write what `keep` kept into an output folder of the study, from where a run goes on.
+
+    Parameters
+    ----------
+    folder
+        Given to `keep`.
+    output
+        Of the study; results that it has for other trainings stay.
+    """
+    kept = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    results = Results(config, output)
+    for cell in kept["cells"]:
+        _write(results, cell | {"circumstances": kept["circumstances"][cell["circumstances"]]})
+    if (folder / "masks").is_dir():
+        shutil.copytree(folder / "masks", output / "masks", dirs_exist_ok=True)
+    return results
+
+
 def report(config: BenchmarkConfig, folder: Path, page: Path) -> str:
     """Write a study's report from what `keep` wrote.
 
@@ -72,14 +92,9 @@ def report(config: BenchmarkConfig, folder: Path, page: Path) -> str:
     str
         The report.
     """
-    kept = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
     splits = {data.name: stored_splits(config, data) for data in config.data}
     with tempfile.TemporaryDirectory() as scratch:
-        results = Results(config, Path(scratch))
-        for cell in kept["cells"]:
-            _write(results, cell | {"circumstances": kept["circumstances"][cell["circumstances"]]})
-        if (folder / "masks").is_dir():
-            shutil.copytree(folder / "masks", results.output / "masks")
+        results = restore(config, folder, Path(scratch))
         written = write_report(results, splits, _data_here(config))
         page.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(page / "plots", ignore_errors=True)
@@ -113,12 +128,17 @@ def _data_here(config: BenchmarkConfig) -> dict[str, DataSet]:
 
 
 def main() -> None:
-    """Keep results, and write the report."""
+    """Keep or restore results, or write the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="the study's output folder")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--keep", type=Path, metavar="DIR", help="keep results of an output folder")
+    what.add_argument("--restore", type=Path, metavar="DIR", help="put kept results into one")
     args = parser.parse_args()
     config = read_config(HERE / f"{args.study}.toml")
+    if args.restore is not None:
+        restore(config, RESULTS / args.study, args.restore)
+        return
     if args.keep is not None:
         keep(config, args.keep, RESULTS / args.study)
     report(config, RESULTS / args.study, PAGES / args.study)

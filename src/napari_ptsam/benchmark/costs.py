@@ -149,7 +149,7 @@ def _measured(config: BenchmarkConfig, results: Results) -> dict[tuple[str, int]
 def _seconds_of(result: Result) -> float | None:
     if result["train_seconds"] is None:
         return None
-    tested: float = result["seconds_per_image"] * len(result["images"])
+    tested: float = result["seconds_per_image"] * result["scores"]["n"]
     return float(result["train_seconds"]) + tested
 
 
