@@ -271,6 +271,16 @@ def test_the_embedding_does_not_depend_on_the_number_of_threads(
             torch.testing.assert_close(level, same, rtol=1e-4, atol=1e-4)
 
 
+def test_on_a_processor_an_embedding_does_not_depend_on_what_it_is_encoded_with() -> None:
+    backbone = load_backbone("embedded")
+    images = torch.randn(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = backbone.encode(images)
+        for i, image in enumerate(images):
+            for level, alone in zip(together, backbone.encode(image[None]), strict=True):
+                assert torch.equal(level[i], alone[0])
+
+
 def test_weights_in_half_precision_give_what_casting_them_each_time_gives() -> None:
     encoder = build_embedded(TINY, seed=1).image_encoder.eval()
     names = list(encoder.state_dict())

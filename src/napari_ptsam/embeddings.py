@@ -278,7 +278,7 @@ class Recalling(Backbone):
         return tuple(level.to(self.device).float() for level in stacked)
 
     def _encode_and_keep(self, images: Tensor, keys: list[Key]) -> list[Embedding]:
-        """All of a batch, as without a memory: its results depend on its size."""
+        """All of a batch, as without a memory: on a GPU its results depend on its size."""
         started = time.perf_counter()
         levels = [level.half().cpu() for level in super().encode(images)]
         seconds = (time.perf_counter() - started) / len(keys)

@@ -166,6 +166,14 @@ class Backbone:
         prompts
             Encoder prompts, depth x n x width (PTSAM, section 3.2), or None.
         """
+        if len(images) > 1 and self.device.type == "cpu" and not torch.is_grad_enabled():
+            # No quicker together on a processor, where the last digits of an embedding would
+            # depend on what it was encoded with: kept ones would not be those of another time.
+            each = [self._encode(image, prompts) for image in images.split(1)]
+            return tuple(torch.cat(level) for level in zip(*each, strict=True))
+        return self._encode(images, prompts)
+
+    def _encode(self, images: Tensor, prompts: Tensor | None) -> Embedding:
         encoder = self.sam.image_encoder
         kind = half_precision(self.device)
         # Gradients of half-precision floats vanish without scaling; bfloat16's range is float32's.

@@ -90,6 +90,25 @@ class SteadyGroupNorm(nn.GroupNorm):
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
+class SteadyPointwise(nn.Conv2d):
+    """A 1x1 convolution that is the same to the last bit, whatever the number of threads.
+
+    In float32 torch's own adds up what each thread has found; a product of matrices does not.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BxCxHxW to BxDxHxW."""
+        if x.device.type != "cpu" or torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        flat: Tensor = self.weight.flatten(1) @ x.flatten(2)
+        if self.bias is not None:
+            flat = flat + self.bias[:, None]
+        return flat.unflatten(2, x.shape[2:])
+
+
 def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
@@ -141,19 +160,19 @@ class EmbeddedEncoder(nn.Module):
             )
             for i in range(shape.depth)
         )
-        self.context = nn.Conv2d(shape.width, DECODER_WIDTH, 1)
-        self.lateral_eighth = nn.Conv2d(eighth, DECODER_WIDTH, 1)
+        self.context = SteadyPointwise(shape.width, DECODER_WIDTH)
+        self.lateral_eighth = SteadyPointwise(eighth, DECODER_WIDTH)
         self.neck = nn.Sequential(
             LayerNorm2d(DECODER_WIDTH),
             nn.Conv2d(DECODER_WIDTH, DECODER_WIDTH, 3, padding=1, bias=False),
             LayerNorm2d(DECODER_WIDTH),
         )
         quarter_out, half_out = DECODER_WIDTH // 4, DECODER_WIDTH // 8
-        self.top_quarter = nn.Conv2d(DECODER_WIDTH, quarter_out, 1)
-        self.lateral_quarter = nn.Conv2d(quarter, quarter_out, 1)
+        self.top_quarter = SteadyPointwise(DECODER_WIDTH, quarter_out)
+        self.lateral_quarter = SteadyPointwise(quarter, quarter_out)
         self.refine_quarter = Residual(quarter_out)
-        self.top_half = nn.Conv2d(quarter_out, half_out, 1)
-        self.lateral_half = nn.Conv2d(half, half_out, 1)
+        self.top_half = SteadyPointwise(quarter_out, half_out)
+        self.lateral_half = SteadyPointwise(half, half_out)
         self.refine_half = Residual(half_out)
 
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, ...]:
