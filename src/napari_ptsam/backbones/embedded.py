@@ -103,10 +103,11 @@ class SteadyPointwise(nn.Conv2d):
         """BxCxHxW to BxDxHxW."""
         if x.device.type != "cpu" or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        flat: Tensor = self.weight.flatten(1) @ x.flatten(2)
+        flat = self.weight.flatten(1) @ x.flatten(2)
         if self.bias is not None:
             flat = flat + self.bias[:, None]
-        return flat.unflatten(2, x.shape[2:])
+        out: Tensor = flat.unflatten(2, x.shape[2:])
+        return out
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
