@@ -93,7 +93,7 @@ class SteadyGroupNorm(nn.GroupNorm):
 class SteadyPointwise(nn.Conv2d):
     """A 1x1 convolution that is the same to the last bit, whatever the number of threads.
 
-    In float32 torch's own adds up what each thread has found; a product of matrices does not.
+    On a contiguous map torch adds up what each thread has found; a product of matrices does not.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -101,7 +101,7 @@ class SteadyPointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """BxCxHxW to BxDxHxW."""
-        if x.device.type != "cpu" or torch.is_autocast_enabled(x.device.type):
+        if x.device.type != "cpu" or not x.is_contiguous():
             return super().forward(x)
         flat = self.weight.flatten(1) @ x.flatten(2)
         if self.bias is not None:
@@ -193,7 +193,8 @@ class EmbeddedEncoder(nn.Module):
         tokens = tokens + self._positions(tokens.shape[1], tokens.shape[2])
         for i, block in enumerate(self.blocks):
             tokens = run_block(block, tokens, None if prompts is None else prompts[i])
-        context = self.context(tokens.permute(0, 3, 1, 2))
+        tokens = tokens.permute(0, 3, 1, 2)
+        context = self.context(tokens.contiguous() if images.is_contiguous() else tokens)
         embedding = self.neck(_double(context) + self.lateral_eighth(eighth))
         quarter = self.refine_quarter(
             _double(self.top_quarter(embedding)) + self.lateral_quarter(quarter)
