@@ -293,6 +293,8 @@ def test_nnunets_own_network_has_the_papers_count() -> None:
 
 
 def test_without_its_architectures_there_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)
+    # Also where they are installed, and were imported before.
+    for name in ("", ".architectures", ".architectures.unet"):
+        monkeypatch.setitem(sys.modules, f"dynamic_network_architectures{name}", None)
     with pytest.raises(InputError, match=r"not installed.*nnunet"):
         build_network()
