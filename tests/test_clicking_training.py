@@ -24,13 +24,9 @@ from napari_ptsam.clicking import (
     click_plan,
     train_clicks,
 )
-from napari_ptsam.clicking.answers import cut_out
 from napari_ptsam.clicking.losses import LossWeights
-from napari_ptsam.clicking.prompt import well_inside
-from napari_ptsam.clicking.run import THRESHOLDS
 from napari_ptsam.errors import InputError, PromptFileError, TrainingError
 from napari_ptsam.methods.plm import PlmSettings
-from napari_ptsam.metrics import iou
 from napari_ptsam.promptfile import read_prompt_file
 from napari_ptsam.specialist import Specialist
 
@@ -134,24 +130,6 @@ def test_what_was_best_on_held_out_objects_is_kept(
     assert np.array_equal(again.probability, kept[2].probability)
 
 
-def test_answers_are_cut_out_where_it_suits_the_annotated_objects_best(trained: Clicker) -> None:
-    images, labels = two_kinds()
-    found: dict[float, list[float]] = {}
-    for image, ids in zip(images, labels, strict=True):
-        plane = trained.embed(image)
-        for number in (1, 7):
-            prompt = ClickPrompt((well_inside(ids == number),))
-            answer = trained.answer(plane, prompt)
-            for threshold in THRESHOLDS:
-                mask = cut_out(answer.probability, answer.region, threshold, prompt)
-                found.setdefault(threshold, []).append(iou(mask, ids == number))
-                if threshold == trained.metadata.threshold:
-                    assert np.array_equal(answer.mask, mask)
-    means = {threshold: np.mean(scores) for threshold, scores in found.items()}
-    assert means[trained.metadata.threshold] == max(means.values())
-    assert max(means.values()) > means[0.5]  # this one has learned nothing, and is too careful
-
-
 def test_a_stopped_run_gives_what_it_has_and_says_so(backbone: Backbone) -> None:
     seen: list[ClickStep] = []
     clicker = run(
@@ -204,7 +182,6 @@ def test_a_click_specialist_comes_back_from_its_file(trained: Clicker, tmp_path:
     assert before.score == after.score
     assert again.is_specialist
     assert again.title == "Click specialist: disc"
-    assert again.metadata.threshold == trained.metadata.threshold
     assert np.array_equal(
         trained.everything(trained.embed(image)), again.everything(again.embed(image))
     )
