@@ -44,26 +44,6 @@ class ClickAnswer:
     region: tuple[slice, slice]
 
 
-def cut_out(
-    probability: NDArray[np.float32],
-    region: tuple[slice, slice],
-    threshold: float,
-    prompt: ClickPrompt,
-) -> NDArray[np.bool_]:
-    """The mask of what is pointed at: where the probability reaches the threshold, and connected.
-
-    Parameters
-    ----------
-    probability
-        HxW, of the plane.
-    region
-        Rows and columns that were looked at.
-    """
-    mask = np.zeros(probability.shape, bool)
-    mask[region] = pointed_at(probability[region] >= threshold, prompt, region)
-    return mask
-
-
 def pointed_at(
     mask: NDArray[np.bool_], prompt: ClickPrompt, region: tuple[slice, slice]
 ) -> NDArray[np.bool_]:

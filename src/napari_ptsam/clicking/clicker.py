@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.backbone import resize_logits
 from napari_ptsam.cache import DiskCache
-from napari_ptsam.clicking.answers import ClickAnswer, cut_out, is_cut, on_plane
+from napari_ptsam.clicking.answers import ClickAnswer, is_cut, on_plane, pointed_at
 from napari_ptsam.clicking.plane import EmbeddedPlane
 from napari_ptsam.clicking.prompt import Box, ClickPrompt, well_inside
 from napari_ptsam.clicking.tokens import answer_points, points_in_view
@@ -167,7 +167,8 @@ class Clicker:
                 number = whole
                 logits, score = self._in_view(embedded, number, prompt)
         probability, region = on_plane(logits, embedded.views[number], embedded.shape)
-        mask = cut_out(probability, region, self.metadata.threshold, prompt)
+        mask = np.zeros(embedded.shape, bool)
+        mask[region] = pointed_at(probability[region] >= self.metadata.threshold, prompt, region)
         seconds = time.perf_counter() - started
         return ClickAnswer(mask, probability, score, seconds, region)
 

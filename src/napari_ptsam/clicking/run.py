@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_ptsam.clicking.answers import cut_out
 from napari_ptsam.clicking.bank import ClickBank, instances_of
 from napari_ptsam.clicking.clicker import Clicker
 from napari_ptsam.clicking.lesson import Lesson
@@ -30,28 +29,10 @@ from napari_ptsam.training.start import TaskStart
 from napari_ptsam.training.steps import TrainResult
 from napari_ptsam.training.views import Job
 
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 15))
-"""Probabilities from which on a pixel may belong to the object, 0.2 to 0.7: what a task's objects
-are like decides where the model is too careful with them, and where too generous."""
-
-
-Scores = NDArray[np.float64]
-"""IoU of some objects of one plane, each in a row, for each of `THRESHOLDS`."""
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The numbers of the best look so far, and how good they were on each held-out plane."""
-
-    iou: float
-    step: int
-    tensors: dict[str, Tensor]
-    scores: list[Scores]
-
 
 @dataclass(frozen=True)
 class _Looked:
-    """An annotated plane, and the objects that are clicked there."""
+    """A held-out plane, encoded, and the objects that are clicked there."""
 
     plane: EmbeddedPlane
     ids: NDArray[np.int32]
@@ -90,7 +71,7 @@ class ClickRun:
         self.served = clicker.embeddings.serve(clicker.backbone)
         self.bank = ClickBank(self.training, plan, clicker.scaling, self.served)
         self.looked: list[_Looked] = []
-        self.best: _Best | None = None
+        self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.losses: list[float] = []
         self.started = time.perf_counter()
 
@@ -108,19 +89,18 @@ class ClickRun:
         finally:
             self.method.eval()
             if self.best is not None:
-                self.method.load_tensors(self.best.tensors)
+                self.method.load_tensors(self.best[2])
         if not self.losses:
             raise TrainingError(
                 "The training was stopped before its first step, so there is nothing to keep."
             )
-        self._choose_threshold()
 
     def record(self, command: str) -> dict[str, Any]:
         """What the prompt file tells of the training."""
         result = TrainResult(
             held_out_dice=None,
             held_out=tuple(e.key for e in self.held),
-            steps=len(self.losses) if self.best is None else self.best.step,
+            steps=len(self.losses) if self.best is None else self.best[1],
             final_loss=float(np.mean(self.losses[-20:])),
             stopped=self.stopped,
             learned_from=tuple(sorted(e.image_digest for e in self.training)),
@@ -128,7 +108,7 @@ class ClickRun:
         around = Circumstances(seconds=time.perf_counter() - self.started, command=command)
         used = self.lesson.pmm is not None
         return training_record(self.examples, self.plan, result, around) | {
-            "held_out_iou": self._held_out_iou(),
+            "held_out_iou": None if self.best is None else self.best[0],
             "point_matching_module": "only in training, not in this file" if used else "not used",
         }
 
@@ -148,22 +128,18 @@ class ClickRun:
                     return
 
     def _fill_held_out(self) -> Iterator[int]:
-        for looked in self._planes(self.held):
-            for number in range(len(looked.plane.views)):
-                looked.plane.embedding(number, self.served)
-            self.looked.append(looked)
-            yield 1
-
-    def _planes(self, examples: Sequence[Example]) -> Iterator[_Looked]:
-        """Planes with objects to click, as many on each; nothing is encoded."""
         rng = np.random.default_rng([self.plan.seed, 3])
-        each = max(self.plan.held_out_objects // max(len(examples), 1), 1)
-        for example in examples:
+        each = max(self.plan.held_out_objects // max(len(self.held), 1), 1)
+        for example in self.held:
             size = self.clicker.backbone.input_size
             plane = EmbeddedPlane.of(example.image, self.clicker.scaling, size)
+            for number in range(len(plane.views)):
+                plane.embedding(number, self.served)
             ids = instances_of(example)
             present = np.setdiff1d(ids[example.valid], [0])
-            yield _Looked(plane, ids, rng.permutation(present)[:each])
+            chosen = rng.permutation(present)[:each]
+            self.looked.append(_Looked(plane, ids, chosen))
+            yield 1
 
     def _train(self) -> Iterator[ClickStep]:
         plan, waited = self.plan, 0
@@ -177,7 +153,7 @@ class ClickRun:
             done, score = len(self.losses), None
             if done % plan.evaluate_every == 0 or done == plan.steps:
                 score = self._look()
-                waited = 0 if self.best is None or self.best.step == done else waited + 1
+                waited = 0 if self.best is None or self.best[1] == done else waited + 1
             yield ClickStep(
                 "train",
                 done,
@@ -211,48 +187,19 @@ class ClickRun:
         self.losses.append(value)
 
     def _look(self) -> float | None:
-        """Mean IoU of single clicks on held-out objects, at the threshold that suits them best.
-
-        The numbers are kept if there were no better ones.
-        """
-        scores = [self._scores(looked) for looked in self.looked]
-        if not sum(map(len, scores)):
+        """Mean IoU of single clicks on held-out objects; keeps the numbers if it is the best."""
+        scores = []
+        for looked in self.looked:
+            for number in looked.chosen:
+                truth = looked.ids == number
+                answer = self.clicker.answer(looked.plane, ClickPrompt((well_inside(truth),)))
+                scores.append(iou(answer.mask, truth))
+        if not scores:
             return None
-        best = float(np.concatenate(scores).mean(0).max())
-        if self.best is None or best > self.best.iou:
-            self.best = _Best(best, len(self.losses), self.method.tensors(), scores)
-        return best
-
-    def _scores(self, looked: _Looked) -> Scores:
-        """How well a click in the middle of each of a plane's objects is answered."""
-        rows = []
-        for number in looked.chosen:
-            truth = looked.ids == number
-            prompt = ClickPrompt((well_inside(truth),))
-            answer = self.clicker.answer(looked.plane, prompt)
-            found, region = answer.probability, answer.region
-            rows.append([iou(cut_out(found, region, t, prompt), truth) for t in THRESHOLDS])
-        return np.array(rows, float).reshape(-1, len(THRESHOLDS))
-
-    def _choose_threshold(self) -> None:
-        """Where answers are cut out from now on: what suits all annotated planes, each alike.
-
-        A few held-out planes are too few for it, if what a task shows varies.
-        """
-        scores = [self._scores(looked) for looked in self._planes(self.training)]
-        scores += [] if self.best is None else self.best.scores
-        means = np.mean([rows.mean(0) for rows in scores if len(rows)], axis=0)
-        # Of equals the one next to a half.
-        order = sorted(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - 0.5))
-        threshold = THRESHOLDS[max(order, key=lambda i: means[i])]
-        self.clicker.metadata = replace(self.clicker.metadata, threshold=threshold)
-
-    def _held_out_iou(self) -> float | None:
-        """Mean IoU of the held-out objects at the chosen threshold."""
-        if self.best is None:
-            return None
-        chosen = THRESHOLDS.index(self.clicker.metadata.threshold)
-        return float(np.concatenate(self.best.scores)[:, chosen].mean())
+        score = float(np.mean(scores))
+        if self.best is None or score > self.best[0]:
+            self.best = score, len(self.losses), self.method.tensors()
+        return score
 
     def _stop(self) -> bool:
         self.stopped = self.stopped or self.should_stop()

@@ -120,5 +120,5 @@ def train_clicks(  # noqa: PLR0913 (each is an option that a user may set)
     with closing(run.steps()) as steps:
         yield from steps
     clicker.embeddings = usual
-    clicker.metadata = replace(clicker.metadata, training=run.record(command))
+    clicker.metadata = replace(metadata, training=run.record(command))
     return clicker
