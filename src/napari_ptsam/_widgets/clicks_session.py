@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_ptsam._widgets.clicks_state import ClickState
-    from napari_ptsam._widgets.layers import data_shape
-from napari_ptsam.clicking import ClickAnswer
+    from napari_ptsam.clicking import ClickAnswer
 
 Said = Click | Box
 
