@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import study
 from napari_ptsam.benchmark.config import read_config
+from napari_ptsam.benchmark.costs import measured_seconds
 
 PICTURES = re.compile(r"[^\n]*test images drawn at random[^\n]*\n\n!\[Results on[^\n]*\n\n")
 """What a report has only where the data is."""
@@ -25,6 +27,19 @@ def test_the_committed_report_is_that_of_the_committed_results(name: str, tmp_pa
         assert (page / plot).is_file()
     table = (page / "results.csv").read_text(encoding="utf-8")
     assert (tmp_path / "results.csv").read_text(encoding="utf-8") == table
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+def test_a_run_goes_on_from_restored_results(name: str, tmp_path: Path) -> None:
+    config = read_config(study.HERE / f"{name}.toml")
+    results = study.restore(config, study.RESULTS / name, tmp_path)
+    splits = {data.name: study.stored_splits(config, data) for data in config.data}
+    kept = json.loads((study.RESULTS / name / "cells.json").read_text(encoding="utf-8"))["cells"]
+    known = {tuple(vars(cell).values()) for cell, result in results.all(splits) if result}
+    assert known == {tuple(cell["cell"].values()) for cell in kept}
+    # The estimate of what is left to do is made from them.
+    timed = {(c["cell"]["method"], c["cell"]["size"]) for c in kept if c.get("train_seconds")}
+    assert set(measured_seconds(results)) == timed
 
 
 @pytest.mark.parametrize("name", study.STUDIES)

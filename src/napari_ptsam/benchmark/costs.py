@@ -108,7 +108,7 @@ def estimate(
         From `extents`.
     """
     model, costs = _Timing(config, backbone), []
-    done = _measured(config, results)
+    done = measured_seconds(results)
     for method in config.methods:
         mine = [cell for cell in cells if cell.method == method.name]
         if not mine:
@@ -134,10 +134,10 @@ def planned_backbone(config: BenchmarkConfig) -> Backbone:
     return load_backbone(backbone_name(config), device)
 
 
-def _measured(config: BenchmarkConfig, results: Results) -> dict[tuple[str, int], float]:
+def measured_seconds(results: Results) -> dict[tuple[str, int], float]:
     """Mean seconds of the cells that are done, by method and size."""
     found: dict[tuple[str, int], list[float]] = {}
-    for cell in config.cells():
+    for cell in results.config.cells():
         result = results.read(cell, None)
         if result is not None and result["status"] == Status.DONE:
             seconds = _seconds_of(result)

@@ -244,6 +244,12 @@ def _costs(figures: Figures) -> Iterator[str]:
     yield "## Costs"
     yield ""
     yield "Means over cells. Peak memory: of the process, or of tensors on a GPU."
+    machines = {_told(result, "machine") for _, result in figures.done()}
+    if len(machines) > 1:
+        yield (
+            f"Seconds and memory are of {len(machines)} machines, each with some of the cells: "
+            "small differences between rows may be those between machines."
+        )
     yield ""
     titles = ["", "trained parameters", "file, kB"]
     titles += [f"training, s, {size} images" for size in config.sizes]
