@@ -248,7 +248,7 @@ def _costs(figures: Figures) -> Iterator[str]:
     if len(machines) > 1:
         yield (
             f"Seconds and memory are of {len(machines)} machines, each with some of the cells: "
-            "small differences between rows may be those between machines."
+            "differences between rows may be those between machines."
         )
     yield ""
     titles = ["", "trained parameters", "file, kB"]
