@@ -194,6 +194,7 @@ class EmbeddedEncoder(nn.Module):
         for i, block in enumerate(self.blocks):
             tokens = run_block(block, tokens, None if prompts is None else prompts[i])
         tokens = tokens.permute(0, 3, 1, 2)
+        # In the order of the other maps, by which `SteadyPointwise` tells how it is computed.
         context = self.context(tokens.contiguous() if images.is_contiguous() else tokens)
         embedding = self.neck(_double(context) + self.lateral_eighth(eighth))
         quarter = self.refine_quarter(
