@@ -1,9 +1,9 @@
 """Test Dice after learning from 16 images: ``python -m benchmarks.fewshot``.
 
 Specialists and what users would take instead, on four data sets of real images and on procedural
-ones of types that the backbone was not trained on. Every cell of the table is
-written to ``benchmarks/results/fewshot.json`` as soon as it is known, and a
-cell that is there is not run again (``--fresh`` forgets them).
+ones of types that the backbone was not trained on, for several draws of the training images.
+Every cell of the table is written to ``benchmarks/results/fewshot.json`` as soon as it is known,
+and a cell that is there is not run again (``--fresh`` forgets them).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,11 @@ def read_test_images(data_set: data.DataSet) -> Iterator[Annotated]:
 
 
 def run_cell(
-    method: str, data_set: data.DataSet, options: argparse.Namespace
+    method: str, data_set: data.DataSet, seed: int, options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[Comparison]]:
     """Train and test one method on one data set: its figures, and rows for a picture."""
     started = time.perf_counter()
-    predict = learn(method, data_set, options.seed, options.backbone, options.preset)
+    predict = learn(method, data_set, seed, options.backbone, options.preset)
     trained = time.perf_counter()
     overlaps, rows = {}, []
     for test in read_test_images(data_set):
@@ -134,44 +135,53 @@ def _shown(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def table(cells: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
-    """Markdown: mean test Dice in percent and its SD over images; a dash where not yet run."""
+    """Markdown: test Dice in percent, mean over draws of the training images, and its SD over them.
+
+    A dash where no draw has been run; no SD for a single one.
+    """
     lines = ["| test Dice, % | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for method, title in METHODS.items():
-        found = [cells.get(f"{method}/{name}") for name in names]
-        values = [
-            f"{100 * c['dice_mean']:.1f} ± {100 * c['dice_sd']:.1f}" if c else "-" for c in found
-        ]
+        values = []
+        for name in names:
+            prefix = f"{method}/{name}/seed"
+            found = [100 * c["dice_mean"] for key, c in cells.items() if key.startswith(prefix)]
+            spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
+            values.append(f"{np.mean(found):.1f}{spread}" if found else "-")
         lines.append(f"| {title} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the cells that are asked for and not yet known; print the table."""
-    stored: dict[str, Any] = {"cells": {}}
-    if options.output.exists():
-        stored = json.loads(options.output.read_text(encoding="utf-8"))
-    cells = stored["cells"]
-    for method in options.methods:
-        for name in options.only:
-            cell = f"{method}/{name}"
-            if cell in cells and not options.fresh:
-                continue
-            print(f"{cell} ...", flush=True)
-            figures, rows = run_cell(method, load(name, options), options)
-            setting = {k: getattr(options, k) for k in ("images", "seed", "preset", "backbone")}
-            cells[cell] = figures | {"setting": setting, "circumstances": circumstances()}
-            write_json(options.output, stored)
-            print(f"  Dice {100 * figures['dice_mean']:.1f}, {figures['train_seconds']} s training")
-            options.panels.mkdir(parents=True, exist_ok=True)
-            save_comparison(rows, options.panels / f"{name}-{method}.png")
-    print(table(cells, NAMES))
+    for seed, method, name in product(options.seeds, options.methods, options.only):
+        cell = f"{method}/{name}/seed{seed}"
+        if cell in read_cells(options.output) and not options.fresh:
+            continue
+        print(f"{cell} ...", flush=True)
+        figures, rows = run_cell(method, load(name, seed, options), seed, options)
+        setting = {k: getattr(options, k) for k in ("images", "preset", "backbone")}
+        figures |= {"setting": setting, "circumstances": circumstances()}
+        # Read again: another process may fill other cells of the same table.
+        write_json(options.output, {"cells": read_cells(options.output) | {cell: figures}})
+        print(f"  Dice {100 * figures['dice_mean']:.1f}, {figures['train_seconds']} s training")
+        options.panels.mkdir(parents=True, exist_ok=True)
+        save_comparison(rows, options.panels / f"{name}-{method}-{seed}.png")
+    print(table(read_cells(options.output), NAMES))
 
 
-def load(name: str, options: argparse.Namespace) -> data.DataSet:
-    """The data set of a name, for the options of the command line."""
+def read_cells(path: Path) -> dict[str, dict[str, Any]]:
+    """The cells that are known so far, by ``method/data set/seedN``."""
+    cells: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return cells
+
+
+def load(name: str, seed: int, options: argparse.Namespace) -> data.DataSet:
+    """The data set of a name with one draw of training images."""
     if name in unseen.SETS:
-        return unseen.load(name, options.made, options.images, options.seed)
-    return data.load(name, data.data_folder(options.data), options.images, options.seed)
+        return unseen.load(name, options.made, options.images, seed)
+    return data.load(name, data.data_folder(options.data), options.images, seed)
 
 
 def main() -> None:
@@ -180,7 +190,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--images", type=int, default=16, help="training images (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="draws of the training images"
+    )
     parser.add_argument("--preset", default="standard")
     parser.add_argument("--backbone", default="embedded", help="name or file (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the data sets")

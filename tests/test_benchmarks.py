@@ -96,7 +96,7 @@ def test_real_data_pair_up(name: str) -> None:
 
 def options(tmp_path: Path, **changed: object) -> argparse.Namespace:
     values = {
-        "only": ["dsb2018"], "methods": ["pixel-classifier"], "images": 16, "seed": 0,
+        "only": ["dsb2018"], "methods": ["pixel-classifier"], "images": 16, "seeds": [0],
         "preset": "quick", "backbone": "embedded", "data": tmp_path, "fresh": False,
         "output": tmp_path / "fewshot.json", "panels": tmp_path / "panels",
     }  # fmt: skip
@@ -109,27 +109,34 @@ def test_known_cells_are_not_run_again(
     ran = []
     monkeypatch.setattr(data, "load", lambda name, *rest: SimpleNamespace(name=name))
 
-    def run_cell(method, data_set, options):
-        ran.append(data_set.name)
-        return {"dice_mean": 0.5, "dice_sd": 0.125, "n": 1, "train_seconds": 1.0}, []
+    def run_cell(method, data_set, seed, options):
+        ran.append((data_set.name, seed))
+        return {"dice_mean": 0.5 + seed / 4, "dice_sd": 0.125, "n": 1, "train_seconds": 1.0}, []
 
     monkeypatch.setattr(fewshot, "run_cell", run_cell)
     monkeypatch.setattr(fewshot, "save_comparison", lambda rows, path: None)
     fewshot.run(options(tmp_path))
     fewshot.run(options(tmp_path, only=["dsb2018", "kvasir"]))
-    assert ran == ["dsb2018", "kvasir"]
+    assert ran == [("dsb2018", 0), ("kvasir", 0)]
     fewshot.run(options(tmp_path, fresh=True))
-    assert ran == ["dsb2018", "kvasir", "dsb2018"]
+    assert ran[2:] == [("dsb2018", 0)]
+    fewshot.run(options(tmp_path, seeds=[0, 1]))
+    assert ran[3:] == [("dsb2018", 1)]
     stored = json.loads((tmp_path / "fewshot.json").read_text())
-    assert set(stored["cells"]) == {"pixel-classifier/dsb2018", "pixel-classifier/kvasir"}
-    assert "50.0 ± 12.5" in capsys.readouterr().out
+    assert set(stored["cells"]) == {
+        "pixel-classifier/dsb2018/seed0", "pixel-classifier/kvasir/seed0",
+        "pixel-classifier/dsb2018/seed1",
+    }  # fmt: skip
+    assert "| 62.5 ± 17.7 |" in capsys.readouterr().out
 
 
-def test_table_shows_what_was_not_run(tmp_path: Path) -> None:
-    text = fewshot.table({"ptsam-decoder/emps": {"dice_mean": 0.4, "dice_sd": 0.1}}, data.NAMES)
-    lines = text.splitlines()
+def test_table_shows_what_was_not_run_and_means_over_draws(tmp_path: Path) -> None:
+    cells = {"ptsam-decoder/emps/seed0": {"dice_mean": 0.4}}
+    lines = fewshot.table(cells, data.NAMES).splitlines()
     assert len(lines) == 2 + len(fewshot.METHODS)
-    assert lines[2].endswith("| - | - | - | 40.0 ± 10.0 |")
+    assert lines[2].endswith("| - | - | - | 40.0 |")
+    cells["ptsam-decoder/emps/seed2"] = {"dice_mean": 0.5}
+    assert fewshot.table(cells, data.NAMES).splitlines()[2].endswith("| 45.0 ± 7.1 |")
 
 
 def test_results_tell_their_circumstances(tmp_path: Path) -> None:
