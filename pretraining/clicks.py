@@ -30,6 +30,11 @@ OBJECTS = 8
 WARM_UP = 50
 """Steps over which the learning rate rises: what is trained starts from what works."""
 
+ENTROPY_WEIGHT = 5.0
+"""Of cross-entropy against Dice. SAM's focal loss (arXiv 2304.02643, appendix A) counts pixels
+little that are more likely right than wrong, and so leaves probabilities near a half."""
+
+
 class ClickTrainer(nn.Module):
     """A click decoder that learns, and the frozen backbone that it is for."""
 
@@ -50,9 +55,7 @@ class ClickTrainer(nn.Module):
             embedding = backbone.encode(inputs * crops.valid)
         rows = torch.arange(len(crops.images)).repeat(OBJECTS)
         asked = episodes.Crops(*(t[rows] for t in crops.tensors))
-        masks, points, labels, present = episodes.draw_instances(
-            asked, rng, phase.more_clicks, phase.by_width
-        )
+        masks, points, labels, present = episodes.draw_instances(asked, rng, phase.more_clicks)
         if not present.any():
             return {}
         held: Embedding = tuple(level[rows[present]] for level in embedding)
@@ -61,7 +64,7 @@ class ClickTrainer(nn.Module):
         held = self.decoder.prompted(held, points, labels)
         logits, quality = decode_masks(sam, held, point_tokens(sam, points, labels))
         target = episodes.to_loss_size(masks[present])
-        return click_losses(logits[:, :1].float(), quality[:, 0].float(), target, phase)
+        return click_losses(logits[:, :1].float(), quality[:, 0].float(), target)
 
 
 @torch.no_grad()
@@ -71,14 +74,9 @@ def start_from_task_mask(decoder: ClickDecoder) -> None:
     tokens[0] = tokens[1]
 
 
-def click_losses(
-    logits: Tensor, quality: Tensor, target: Tensor, phase: Phase
-) -> dict[str, Tensor]:
-    """Focal, Dice and IoU losses, mean over Nx1xhxw masks; and the IoU itself."""
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+def click_losses(logits: Tensor, quality: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Entropy, Dice and IoU losses, mean over Nx1xhxw masks; and the IoU itself."""
     probability = logits.sigmoid()
-    right = probability * target + (1 - probability) * (1 - target)
-    focal = ((1 - right) ** phase.focal_gamma * entropy).mean()
     overlap = (probability * target).sum((1, 2, 3))
     area = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
     # Smoothed by one pixel alone: an empty answer must never pay, however small the object.
@@ -86,7 +84,7 @@ def click_losses(
     guess, truth = logits > 0, target > 0.5
     iou = (guess & truth).sum((1, 2, 3)) / (guess | truth).sum((1, 2, 3)).clamp(min=1)
     return {
-        "focal": phase.focal_weight * focal,
+        "entropy": ENTROPY_WEIGHT * F.binary_cross_entropy_with_logits(logits, target),
         "dice": dice,
         "quality": ((quality - iou) ** 2).mean(),
         "iou": iou.mean().detach(),

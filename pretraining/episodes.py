@@ -111,12 +111,7 @@ def apply_look(image: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
 
 
 def draw_crops(
-    scenes: TypeScenes,
-    count: int,
-    size: int,
-    rng: np.random.Generator,
-    whole: float = 0.1,
-    zooms: tuple[float, float] = (0.6, 1.8),
+    scenes: TypeScenes, count: int, size: int, rng: np.random.Generator, whole: float = 0.1
 ) -> Crops:
     """Random crops at one random zoom, each flipped and turned on its own.
 
@@ -125,12 +120,10 @@ def draw_crops(
     whole
         Share of episodes that show nearly whole scenes: what is told by its surroundings
         cannot be learned from small windows.
-    zooms
-        Least and greatest magnification.
     """
     look = draw_look(rng)
     side = scenes.images.shape[1]
-    zoom = float(np.exp(rng.uniform(*np.log(zooms))))
+    zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.8))))
     window = int(np.clip(size / zoom, 64, side))
     if rng.random() < whole:
         window = int(rng.uniform(0.7, 1.0) * side)
@@ -207,7 +200,7 @@ def task_masks(crops: Crops, task: Task) -> Tensor:
 
 
 def draw_instances(
-    crops: Crops, rng: np.random.Generator, more: int = 0, by_width: bool = False
+    crops: Crops, rng: np.random.Generator, more: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One object in each crop, and a click or a box on it.
 
@@ -215,8 +208,6 @@ def draw_instances(
     ----------
     more
         At most so many further clicks on each object or beside it.
-    by_width
-        Ask for wide objects more often than for narrow ones, in proportion.
 
     Returns
     -------
@@ -229,8 +220,7 @@ def draw_instances(
         areas = np.bincount(instances.numpy().ravel())
         ids = np.flatnonzero(areas[1:] >= 24) + 1
         found = len(ids) > 0
-        shares = _shares(areas[ids]) if by_width and found else None
-        mask = instances == int(rng.choice(ids, p=shares)) if found else instances < 0
+        mask = instances == int(rng.choice(ids)) if found else instances < 0
         point, label = _prompt(mask, rng) if found else (torch.zeros(2, 2), [-1, -1])
         further = _further_clicks(mask, more if found else 0, rng)
         point, label = torch.cat([point, further[0]]), label + further[1]
@@ -248,12 +238,6 @@ def draw_instances(
     )
     mask, point, kind, there = (t.to(crops.instances.device) for t in drawn)
     return mask, point, kind, there
-
-
-def _shares(areas: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How likely each object is asked for: as its width, the root of its area."""
-    widths = np.sqrt(areas)
-    return np.asarray(widths / widths.sum(), np.float64)
 
 
 def _prompt(mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[int]]:

@@ -38,14 +38,6 @@ class Phase:
     more_clicks
         At most so many further clicks, on the object or beside it, follow the first click or
         the box.
-    zooms
-        Least and greatest magnification of the scenes.
-    by_width
-        Whether wide objects are asked for more often than narrow ones, in proportion; else all
-        objects of a crop alike.
-    focal_weight, focal_gamma
-        Of the click decoder's focal loss: its weight against Dice, and how little easy pixels
-        count. The defaults are SAM's (arXiv 2304.02643, appendix A).
     """
 
     steps: int
@@ -60,10 +52,6 @@ class Phase:
     pixel_weight: float = 0.5
     click_share: float = 0.5
     more_clicks: int = 0
-    zooms: tuple[float, float] = (0.6, 1.8)
-    by_width: bool = False
-    focal_weight: float = 20.0
-    focal_gamma: float = 2.0
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,7 @@ def batches(recipe: Recipe, pool: Path, steps: range) -> Iterator[Batch]:
             group = phase.groups[int(rng.integers(len(phase.groups)))]
             scenes = read_type(pool, group, int(rng.integers(phase.pool_types)))
             whole = WHOLE.get(group, 0.1)
-            parts.append(
-                episodes.draw_crops(scenes, phase.scenes, phase.crop, rng, whole, phase.zooms)
-            )
+            parts.append(episodes.draw_crops(scenes, phase.scenes, phase.crop, rng, whole))
         yield Batch(step, phase, rate, episodes.join(parts), rng)
 
 

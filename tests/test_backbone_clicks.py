@@ -10,7 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.backbone import decode_masks
-from napari_ptsam.backbones.clicks import REACHES, ClickDecoder, distance_maps
+from napari_ptsam.backbones.clicks import (
+    REACHES,
+    ClickDecoder,
+    distance_maps,
+    likeness_maps,
+)
 from napari_ptsam.backbones.embedded import EmbeddedShape, build_embedded
 
 TINY = EmbeddedShape(
@@ -99,3 +104,51 @@ def test_distance_maps_of_a_box_do_not_depend_on_the_order_of_points() -> None:
     assert inside.sum() == 10 * 16
     assert maps[7, 7, 12] > 0 > maps[7, 20, 12]
     assert maps[3:6].any()
+
+
+def two_squares(gap: bool) -> tuple[torch.Tensor, ...]:
+    """Levels of an embedding of 64 pixels: two squares of one look, side by side or touching."""
+    levels = []
+    for width, side in ((256, 8), (64, 16), (32, 32)):
+        generator = torch.Generator().manual_seed(width)
+        ground, look = torch.randn(2, width, 1, 1, generator=generator)
+        inside = torch.zeros(side, side, dtype=torch.bool)
+        inside[side // 4 : 3 * side // 4, side // 8 : 7 * side // 8] = True
+        if gap:
+            inside[:, side // 2 - side // 8 : side // 2 + side // 8] = False
+        levels.append(torch.where(inside, look, ground)[None])
+    return tuple(levels)
+
+
+def test_likeness_maps_tell_what_looks_as_what_was_clicked() -> None:
+    click = torch.tensor([[[18.0, 32.0]]])
+    maps = likeness_maps(two_squares(gap=True), click, OBJECT[:, :1])[0].unflatten(0, (7, 2))
+    on_object, on_background, connected = maps[[0, 2, 4]], maps[[1, 3, 5]], maps[6]
+    assert (on_object[1:, :, 16, 9] > 0.95).all()
+    assert (on_object[1:, :, 16, 22] > 0.95).all()  # the other square is as like
+    assert (on_object[:, 0, 1, 1] < 0.02).all()
+    assert not on_background.any()
+    assert (connected[:, 16, 9] > 0.95).all()
+    assert (connected[:, 16, 22] < 0.5).all()  # but there is a gap between
+    touching = likeness_maps(two_squares(gap=False), click, OBJECT[:, :1])[0, -2:]
+    assert (touching[:, 16, 22] > 0.95).all()
+
+
+def test_likeness_maps_of_a_click_that_takes_away_and_of_a_box() -> None:
+    embedding = two_squares(gap=True)
+    away = likeness_maps(embedding, POINTS, torch.tensor([[0, -1]]))
+    assert not away[:, [0, 1, 4, 5, 8, 9, 12, 13]].any()
+    torch.testing.assert_close(away[:, 2:4], likeness_maps(embedding, POINTS, OBJECT)[:, :2])
+    middle = torch.tensor([[[10.0, 20.0]]])
+    corners = torch.tensor([[[4.0, 14.0], [16.0, 26.0]]])
+    boxed = likeness_maps(embedding, corners, BOX)
+    torch.testing.assert_close(boxed, likeness_maps(embedding, middle, torch.tensor([[1]])))
+
+
+def test_likeness_maps_of_prompts_on_one_image_are_those_of_each() -> None:
+    embedding = tuple(torch.randn(1, *level.shape[1:]) for level in two_squares(gap=True))
+    points = torch.tensor([[[10.0, 20.0], [0.0, 0.0]], [[40.0, 33.0], [12.0, 50.0]]])
+    labels = torch.tensor([[1, -1], [1, 0]])
+    both = likeness_maps(embedding, points, labels)
+    each = [likeness_maps(embedding, points[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(both, torch.cat(each))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.architecture import ARCHITECTURES, SamArchitecture, build_sam
-from napari_ptsam.backbones.backbone import decode_masks
+from napari_ptsam.backbones.backbone import decode_features, decode_masks
 from napari_ptsam.backbones.overlay import overlay
 from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import BackboneError, InputError, PromptFileError
@@ -499,6 +499,16 @@ def test_the_mask_index_chooses_the_output(backbone: Backbone) -> None:
     assert not torch.allclose(shown[0], shown[1])
     default = build_method("ptsam", {}, backbone).decode(backbone, embedding)
     assert torch.equal(default, shown[1])
+
+
+def test_one_mask_alone_is_that_of_all(backbone: Backbone) -> None:
+    embedding, prompts = backbone.encode(images()), torch.randn(8, 256)
+    masks, quality, features = decode_features(backbone.sam, embedding, prompts)
+    for i in range(4):
+        one = decode_features(backbone.sam, embedding, prompts, slice(i, i + 1))
+        torch.testing.assert_close(one[0], masks[:, i : i + 1])
+        torch.testing.assert_close(one[1], quality[:, i : i + 1])
+        assert torch.equal(one[2], features)
 
 
 def test_decoding_equals_sams_own_with_the_prompts_as_sparse_embeddings() -> None:

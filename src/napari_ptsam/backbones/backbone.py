@@ -210,9 +210,9 @@ def decode_masks(sam: Sam, embedding: Embedding, prompts: Tensor) -> tuple[Tenso
 
 
 def decode_features(
-    sam: Sam, embedding: Embedding, prompts: Tensor
+    sam: Sam, embedding: Embedding, prompts: Tensor, chosen: slice = slice(None)
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All masks, their predicted IoU, and the features that masks are read from.
+    """Masks, their predicted IoU, and the features that masks are read from.
 
     SAM's own `predict_masks` serves many prompts on one image and repeats the
     image for each; here images and prompt sets come in pairs.
@@ -224,11 +224,13 @@ def decode_features(
     prompts
         Bxnx256, or nx256 for all images alike. Appended after SAM's five
         output tokens, so that the slice of mask tokens stays.
+    chosen
+        Which of SAM's four masks; all of them, if not told.
 
     Returns
     -------
     tuple
-        Bx4xhxw logits, Bx4 predicted IoU and Bx32xhxw features.
+        BxKxhxw logits and BxK predicted IoU of K chosen masks, and Bx32xhxw features.
     """
     decoder = cast(MaskDecoder, sam.mask_decoder)
     image, finer = embedding[0], embedding[1:]
@@ -247,14 +249,16 @@ def decode_features(
     upscaled = _upscale(
         decoder, source.transpose(1, 2).reshape(batch, channels, height, width), finer
     )
-    weights = torch.stack(
-        [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1
-    )
+    numbers = range(decoder.num_mask_tokens)[chosen]
+    mlps = decoder.output_hypernetworks_mlps
+    weights = torch.stack([mlps[i](mask_tokens[:, i]) for i in numbers], 1)
     masks = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
-    if finer:
-        # Not on the single mask (0), which answers clicks: those are no weights of a classifier.
-        masks = torch.cat([masks[:, :1], masks[:, 1:] + read_out(embedding, prompts)], 1)
-    return masks, decoder.iou_prediction_head(hidden[:, 0]), upscaled
+    # Not on the single mask (0), which answers clicks: those are no weights of a classifier.
+    single = sum(i == 0 for i in numbers)
+    if finer and single < len(numbers):
+        read = masks[:, single:] + read_out(embedding, prompts)
+        masks = torch.cat([masks[:, :single], read], 1)
+    return masks, decoder.iou_prediction_head(hidden[:, 0])[:, chosen], upscaled
 
 
 def _upscale(decoder: MaskDecoder, source: Tensor, finer: Embedding) -> Tensor:

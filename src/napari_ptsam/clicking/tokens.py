@@ -94,10 +94,8 @@ def answer_points(
     if method is not None:
         tokens, index = method.move(backbone, embedding, tokens), method.settings.mask_index
     each = tuple(level.expand(len(tokens), -1, -1, -1) for level in embedding)
-    masks, quality, features = decode_features(
-        backbone.clicking, backbone.prompted(each, points, kinds), tokens
-    )
-    chosen = masks[:, index : index + 1]
+    prompted, only = backbone.prompted(each, points, kinds), slice(index, index + 1)
+    chosen, quality, features = decode_features(backbone.clicking, prompted, tokens, only)
     if method is not None and method.readout is not None:
         chosen = chosen + read_out(embedding, method.readout[None])
-    return chosen.float(), quality[:, index], features
+    return chosen.float(), quality[:, 0], features
