@@ -48,6 +48,9 @@ SHAPES = {
     "stem of 1.5 times the channels": replace(SHIPPED, stem=(48, 96, 192)),
 }
 
+COLUMNS = (*data.NAMES, *unseen.SETS)
+"""Data sets of the table."""
+
 TEST_IMAGES = 24
 """Of each data set, evenly from those that were not learned from."""
 
@@ -111,7 +114,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         "dice": {},
     }
-    for data_name in (*data.NAMES, *unseen.SETS):
+    for data_name in COLUMNS:
         if data_name in unseen.SETS:
             drawn = unseen.load(data_name, options.made)
         else:
@@ -122,13 +125,12 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def table(sizes: dict[str, dict[str, Any]]) -> str:
     """Markdown: cost and Dice in percent of each size."""
-    names = (*data.NAMES, *unseen.SETS)
     lines = [
-        f"| size | MB | encoder, 512x512 | {' | '.join(names)} | mean |",
-        "|---" * (4 + len(names)) + "|",
+        f"| size | MB | encoder, 512x512 | {' | '.join(COLUMNS)} | mean |",
+        "|---" * (4 + len(COLUMNS)) + "|",
     ]
     for name, found in sizes.items():
-        dice = [100 * found["dice"][n] for n in names]
+        dice = [100 * found["dice"][n] for n in COLUMNS]
         cells = [f"{found['megabytes']:.1f}", f"{found['encoder_seconds_at_512']:.2f} s"]
         cells += [f"{value:.1f}" for value in (*dice, np.mean(dice))]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import data, fewshot
+from benchmarks import data, fewshot, frontier
 from benchmarks.plan import plan
 from benchmarks.record import circumstances, write_json
+from napari_ptsam.backbones.embedded import EmbeddedShape, build_embedded, shape_of_state
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes import open_planes
 
@@ -162,3 +164,20 @@ def test_a_plan_counts_tiles_at_the_working_scale(measured_at: float | str, tile
     assert found["tiles per chunk"] == pytest.approx(12**2)
     assert found["seconds per chunk"] == pytest.approx(144 * 0.5 / tiles)
     assert found["cost"] == pytest.approx(2 * 59_605 * 144 * 0.5 / tiles / 3600, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", frontier.SHAPES.values(), ids=frontier.SHAPES)
+def test_sizes_of_the_frontier_are_backbones_with_their_own_numbers(shape: EmbeddedShape) -> None:
+    sam = build_embedded(shape)
+    assert shape_of_state(sam.state_dict()) == shape
+    levels = sam.image_encoder(torch.randn(1, 3, 64, 64))
+    assert [level.shape[-1] for level in levels] == [8, 16, 32]
+
+
+def test_the_frontier_is_a_line_for_each_size() -> None:
+    dice = dict.fromkeys(frontier.COLUMNS, 0.5) | {"emps": 0.75}
+    size = {"megabytes": 12.34, "encoder_seconds_at_512": 0.125, "dice": dice}
+    lines = frontier.table({"as shipped": size}).splitlines()
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[2].startswith("| as shipped | 12.3 | 0.12 s | 50.0 |")
+    assert lines[2].endswith("| 53.6 |")
