@@ -262,11 +262,14 @@ def _differences(features: Tensor, places: Tensor) -> Tensor:
     flat = flat * ((variance + 1e-6) * features.shape[1]).rsqrt()
     # One pixel of the finest level is little to go by.
     height, width = features.shape[2:]
-    around = torch.tensor([-1.0, 0.0, 1.0], device=places.device)
-    around = torch.stack(torch.meshgrid(2 * around / width, 2 * around / height, indexing="xy"), -1)
-    near = places.transpose(1, 2) + around.reshape(1, 1, 9, 2)
+    pixel = 1 / torch.tensor([width, height], device=places.device)
+    step = torch.tensor([-2.0, 0.0, 2.0], device=places.device)
+    around = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1).reshape(1, 1, 9, 2) * pixel
+    near = places.transpose(1, 2) + around
+    # To the middle of the outermost pixels: not every device can continue a border by itself.
+    near = torch.minimum(torch.maximum(near, pixel - 1), 1 - pixel)
     each = flat.expand(len(places), -1, -1, -1)
-    chosen = functional.grid_sample(each, near, padding_mode="border", align_corners=False)
+    chosen = functional.grid_sample(each, near, align_corners=False)
     chosen = chosen.mean(3).transpose(1, 2)
     flat = flat.flatten(2)
     squares = flat.square().sum(1, keepdim=True) + chosen.square().sum(2, keepdim=True)
