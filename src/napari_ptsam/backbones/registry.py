@@ -70,7 +70,7 @@ _SPECS = (
         ),
         architecture="embedded",
         licence="BSD-3-Clause",
-        file_name="embedded-v4.safetensors",
+        file_name="embedded-v5.safetensors",
     ),
     BackboneSpec(
         name="vit_b",
