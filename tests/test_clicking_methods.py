@@ -19,7 +19,7 @@ from napari_ptsam.clicking.losses import LossWeights, focal_loss, mask_loss, out
 from napari_ptsam.clicking.tokens import answer_points
 from napari_ptsam.errors import InputError, PromptFileError
 from napari_ptsam.methods import build_click_method, build_method
-from napari_ptsam.methods.plm import READOUT_SHARES, Plm, PlmSettings
+from napari_ptsam.methods.plm import READOUT_SHARE, Plm, PlmSettings
 from napari_ptsam.methods.pmm import Pmm, matching_loss, outline_points
 
 
@@ -140,7 +140,7 @@ def test_the_readout_is_added_to_the_mask_where_the_backbone_has_one(
         )
         added = torch.zeros_like(plain)
         if backbone.is_embedded:
-            added = added + read_out(one, READOUT_SHARES[0] * prompts[None, :2])
+            added = added + read_out(one, READOUT_SHARE * prompts[None, :2])
     torch.testing.assert_close(answered, plain + added)
 
 

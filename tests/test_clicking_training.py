@@ -25,9 +25,8 @@ from napari_ptsam.clicking import (
     train_clicks,
 )
 from napari_ptsam.clicking.losses import LossWeights
-from napari_ptsam.clicking.run import ClickRun
 from napari_ptsam.errors import InputError, PromptFileError, TrainingError
-from napari_ptsam.methods.plm import READOUT_SHARES, PlmSettings
+from napari_ptsam.methods.plm import PlmSettings
 from napari_ptsam.promptfile import read_prompt_file
 from napari_ptsam.specialist import Specialist
 
@@ -129,26 +128,6 @@ def test_what_was_best_on_held_out_objects_is_kept(
     assert (record["held_out_iou"], record["steps"]) == (0.8, 2)
     again = clicker.answer(clicker.embed(two_kinds()[0][0]), HERE)
     assert np.array_equal(again.probability, kept[2].probability)
-
-
-@pytest.mark.parametrize("best", range(3))
-def test_the_readout_begins_as_strong_as_is_best_on_held_out_objects(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, best: int
-) -> None:
-    def readout(scores: list[float], **changes: Any) -> NDArray[np.float32]:
-        found = iter(scores)
-        monkeypatch.setattr(ClickRun, "_look_at_all", lambda _: next(found))
-        method = run(backbone, plan=plan(steps=1, learning_rate=1e-9, **changes)).method
-        assert method is not None
-        assert method.readout is not None
-        return np.asarray(method.readout.detach().numpy())
-
-    first = readout([0.5, 0.1, 0.1, 0.1])
-    scores = [0.1, 0.1, 0.1]
-    scores[best] = 0.5
-    chosen = readout([*scores, 0.2])
-    np.testing.assert_allclose(chosen, first * (READOUT_SHARES[best] / READOUT_SHARES[0]), 1e-5)
-    assert first.any()
 
 
 def test_a_stopped_run_gives_what_it_has_and_says_so(backbone: Backbone) -> None:

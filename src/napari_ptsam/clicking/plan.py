@@ -43,8 +43,8 @@ class ClickPlan(TrainingPlan):
     point_matching
         Whether the Point Matching Module helps in training.
     held_out_objects
-        About so many held-out objects, of all images alike, are clicked in the middle to see how
-        well it goes.
+        About so many held-out objects, of all images alike, are clicked in the middle and once
+        anywhere to see how well it goes.
     """
 
     batch_size: int = 8

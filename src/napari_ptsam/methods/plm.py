@@ -18,10 +18,9 @@ from napari_ptsam.backbones.backbone import Backbone, Embedding
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
-READOUT_SHARES = (0.3, 0.6, 1.0)
+READOUT_SHARE = 0.6
 """Of a prompt-free specialist's readout, that a click specialist begins with: it says what the
-kind of object looks like, and where one object ends is left to SAM. The one that is best on
-held-out objects is taken, the first where there are none. Our choice."""
+kind of object looks like, and where one object ends is left to SAM. Our choice."""
 
 LEARNING_RATE = 1e-4
 """Of AdamW; our choice, as the paper gives none."""
@@ -149,7 +148,7 @@ class Plm(FrozenEncoder):
     def start_from(self, prompts: Tensor) -> None:
         """Take the tokens that a task encoder makes of examples as the start."""
         if self.readout is not None:
-            self.readout.copy_(READOUT_SHARES[0] * prompts[:2])
+            self.readout.copy_(READOUT_SHARE * prompts[:2])
         if self.tokens is not None:
             count = min(len(prompts), len(self.tokens))
             self.tokens[:count] = prompts[:count].to(self.tokens.device)
