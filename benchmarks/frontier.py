@@ -4,7 +4,7 @@ Each is pre-trained from nothing by the same short schedule on scenes of `pretra
 tells what it costs (megabytes, seconds of the encoder) and what its features are worth: the Dice of
 specialists of 16 images after a single step, which is hardly more than their closed-form start. On
 the ``train`` folders of the real data sets, and on the test of procedural types that no backbone
-was trained on; nothing is measured on the ``test`` folders. Some six minutes a size on one core. A
+was trained on; nothing is measured on the ``test`` folders. Some four minutes a size on one core. A
 size that is in ``benchmarks/results/frontier.json`` is not run again.
 
 The schedule is a fortieth of what the shipped weights had, so small differences mean nothing.
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pool", type=Path, help="folder of python -m pretraining.pool")
     parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--made", type=Path, default=Path("output") / "unseen")
     parser.add_argument("--runs", type=Path, default=Path("output") / "frontier")
