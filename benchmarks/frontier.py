@@ -3,9 +3,9 @@
 Each is pre-trained from nothing by the same short schedule on scenes of `pretraining.pool`, and
 tells what it costs (megabytes, seconds of the encoder) and what its features are worth: the Dice of
 specialists of 16 images after a single step, which is hardly more than their closed-form start. On
-the ``train`` folders of the real data sets, and on the test of procedural types that no backbone
-was trained on; nothing is measured on the ``test`` folders. Some four minutes a size on one core. A
-size that is in ``benchmarks/results/frontier.json`` is not run again.
+other images of the ``train`` folders, of the real data sets and of procedural types that no
+backbone was trained on; nothing is measured on the ``test`` folders. Some four minutes a size on
+one core. A size that is in ``benchmarks/results/frontier.json`` is not run again.
 
 The schedule is a fortieth of what the shipped weights had, so small differences mean nothing.
 """
@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from benchmarks import data, unseen
+from benchmarks.fewshot import read_test_images
 from benchmarks.record import RESULTS, circumstances, write_json
 from benchmarks.speed import encoder_seconds
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import EmbeddedShape
-from napari_ptsam.labels import read_labels
 from napari_ptsam.metrics import count_overlap
 from napari_ptsam.planes import open_planes
 from napari_ptsam.specialist import Specialist
@@ -82,18 +82,19 @@ def feature_dice(backbone: Backbone, data_set: data.DataSet) -> float:
         steps=1,
         class_name=data_set.target,
     )
-    images, masks = open_planes(data_set.train_images), open_planes(data_set.train_masks)
-    others = np.setdiff1d(np.arange(len(images)), data_set.train_planes)
+    others = np.setdiff1d(np.arange(len(open_planes(data_set.train_images))), data_set.train_planes)
     if data_set.test_planes is not None:  # of the stack, whose planes of the test stay unseen
         others = np.setdiff1d(others, data_set.test_planes)
     chosen = others[np.linspace(0, len(others) - 1, min(TEST_IMAGES, len(others))).astype(int)]
-    places = {key: i for i, key in enumerate(masks.keys)}
+    held_out = replace(
+        data_set,
+        test_images=data_set.train_images,
+        test_masks=data_set.train_masks,
+        test_planes=tuple(int(i) for i in chosen),
+    )
     found = [
-        count_overlap(
-            specialist.predict(images.read(int(i))).mask,
-            read_labels(masks, places[images.keys[i]]) > 0,
-        ).dice
-        for i in chosen
+        count_overlap(specialist.predict(test.image).mask, test.truth).dice
+        for test in read_test_images(held_out)
     ]
     return float(np.mean(found))
 

@@ -254,7 +254,7 @@ def decode_features(
     weights = torch.stack([mlps[i](mask_tokens[:, i]) for i in numbers], 1)
     masks = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
     # Not on the single mask (0), which answers clicks: those are no weights of a classifier.
-    single = sum(i == 0 for i in numbers)
+    single = int(0 in numbers)
     if finer and single < len(numbers):
         read = masks[:, single:] + read_out(embedding, prompts)
         masks = torch.cat([masks[:, :single], read], 1)
