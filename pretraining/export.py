@@ -23,7 +23,7 @@ from napari_ptsam.errors import BackboneError
 from pretraining.recipe import Recipe
 from pretraining.train import CHECKPOINT, RECIPE
 
-SHIPPED = Path(napari_ptsam.backbones.__file__).parent / "weights" / "embedded-v5.safetensors"
+SHIPPED = Path(napari_ptsam.backbones.__file__).parent / "weights" / "embedded-v6.safetensors"
 
 PREFIX = "sam."
 """Of the network's tensors in a checkpoint."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SHIPPED_WEIGHTS = (
-    Path(__file__).parents[1] / "src/napari_ptsam/backbones/weights/embedded-v5.safetensors"
+    Path(__file__).parents[1] / "src/napari_ptsam/backbones/weights/embedded-v6.safetensors"
 )
 
 needs_trained_weights = pytest.mark.skipif(

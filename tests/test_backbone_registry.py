@@ -26,7 +26,7 @@ def test_an_entry_is_complete(spec: BackboneSpec) -> None:
     assert spec.licence
     if spec.url is None:
         assert spec.packaged_file is not None
-        assert spec.packaged_file.parts[-2:] == ("weights", "embedded-v5.safetensors")
+        assert spec.packaged_file.parts[-2:] == ("weights", "embedded-v6.safetensors")
     else:
         assert spec.url.startswith("https://")
         assert spec.checksum is not None

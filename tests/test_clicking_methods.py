@@ -140,7 +140,7 @@ def test_the_readout_is_added_to_the_mask_where_the_backbone_has_one(
         )
         added = torch.zeros_like(plain)
         if backbone.is_embedded:
-            added = added + read_out(one, READOUT_SHARE * prompts[None, :2])
+            added = added + read_out(one, READOUT_SHARE * prompts[None, :4])
     torch.testing.assert_close(answered, plain + added)
 
 

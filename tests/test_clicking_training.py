@@ -192,7 +192,7 @@ def test_the_file_says_that_point_matching_is_not_in_it(trained: Clicker, tmp_pa
     told = file.metadata.training["point_matching_module"]
     assert told == "only in training, not in this file"
     assert (
-        file.trainable_parameters == 1_578_752 + 3 * 256 + 2 * 256
+        file.trainable_parameters == 1_578_752 + 3 * 256 + 4 * 256
     )  # three tokens, and the readout
     assert file.metadata.training["plan"]["weights"] == asdict(LossWeights())
 
@@ -244,7 +244,7 @@ def test_a_specialist_is_trained_and_clicked_from_the_command_line(
     learn = ["train-clicks", "--images", on_disk / "images.tif", "--masks", on_disk / "labels.tif"]
     learn += ["--backbone", tiny_backbone, "--steps", 2, "--no-point-matching", "-o", file]
     assert command(*learn) == 0, capsys.readouterr().err
-    assert "1,579,264 trained numbers" in capsys.readouterr().out
+    assert "1,579,776 trained numbers" in capsys.readouterr().out
     assert read_prompt_file(file).metadata.training["point_matching_module"] == "not used"
 
     ask = ["click", on_disk / "images.tif", "--specialist", file, "--backbone", tiny_backbone]

@@ -13,6 +13,7 @@ from torch import Tensor
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import (
     READOUT_GAIN,
+    SURROUNDINGS_GAIN,
     EmbeddedShape,
     TaskEncoder,
     build_embedded,
@@ -170,7 +171,7 @@ def all_together(count: int) -> Tensor:
 
 
 def test_the_order_of_examples_does_not_matter(task_encoder: TaskEncoder) -> None:
-    embedding, masks, valid = task_inputs()
+    embedding, masks, valid = task_inputs(side=32)  # more pixels than the readout has numbers
     prompts = task_encoder(TaskEncoder.statistics(embedding, masks, valid).over(all_together(3)))
     assert prompts.shape == (1, 8, 256)
     order = [2, 0, 1]
@@ -199,16 +200,34 @@ def test_examples_and_masks_do_matter(task_encoder: TaskEncoder) -> None:
 def test_objects_that_one_feature_tells_are_read_off_without_any_training(
     task_encoder: TaskEncoder, level: int
 ) -> None:
-    embedding, _, valid = task_inputs(side=32)
+    embedding, _, valid = task_inputs(count=16, side=32)
     shown = torch.nn.functional.interpolate(embedding[level][:, 5:6], (256, 256), mode="nearest")
     masks = (shown > 0.5).float()
-    statistics = TaskEncoder.statistics(embedding, masks, valid).over(all_together(3))
-    logits = read_out(embedding, task_encoder(statistics).expand(3, -1, -1))
-    assert logits.shape == (3, 1, 128, 128)
+    statistics = TaskEncoder.statistics(embedding, masks, valid).over(all_together(16))
+    logits = read_out(embedding, task_encoder(statistics).expand(16, -1, -1))
+    assert logits.shape == (16, 1, 128, 128)
     truth = torch.nn.functional.interpolate(masks, (128, 128), mode="nearest") > 0
     agree = ((logits > 0) == truth).float().mean()
     # Features that are coarser than the mask are interpolated, and blur its borders.
     assert agree > (0.95 if level == 2 else 0.75)
+
+
+@pytest.mark.parametrize(("prompt", "side"), [(2, 9), (3, 21)])
+def test_surroundings_are_means_over_squares(prompt: int, side: int) -> None:
+    embedding = tuple(torch.zeros(1, c, s, s) for c, s in ((256, 32), (64, 64), (32, 128)))
+    embedding[0][0, 7, 16, 16] = 1.0
+    prompts = torch.zeros(1, 8, 256)
+    prompts[0, prompt, 7] = 1 / (READOUT_GAIN * SURROUNDINGS_GAIN)
+    seen = read_out(embedding, prompts)[0, 0]
+    reach = 4 * (side // 2)  # in pixels of the mask
+    assert seen[66, 66] == pytest.approx(1 / side**2, rel=1e-4)
+    assert seen[66 + reach - 4, 66] > 0
+    assert seen[66 + reach + 6, 66] == 0
+    # At a corner the mean is over what lies within.
+    embedding[0].fill_(0.0)
+    embedding[0][0, 7, 0, 0] = 1.0
+    corner = read_out(embedding, prompts)[0, 0, 0, 0]
+    assert corner == pytest.approx(1 / (side // 2 + 1) ** 2, rel=1e-4)
 
 
 def test_prompts_that_are_missing_read_nothing() -> None:
@@ -233,7 +252,10 @@ def test_ignored_pixels_do_not_reach_the_prompts() -> None:
         other_levels.append(changed)
     again = TaskEncoder.statistics(tuple(other_levels), other_masks, valid)
     torch.testing.assert_close(again.regions, statistics.regions)
-    torch.testing.assert_close(again.moments, statistics.moments)
+    # What a pixel's own features tell; its surroundings are the image, whatever is marked there.
+    own = [*range(256 + 64 + 32), -1]
+    found, told = (t.moments[:, :, own][:, :, :, own] for t in (again, statistics))
+    torch.testing.assert_close(found, told)
 
 
 def test_examples_without_object_give_finite_prompts(task_encoder: TaskEncoder) -> None:

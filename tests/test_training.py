@@ -69,6 +69,13 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
+def but_constant(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what is chosen anew after training: the constant of the readout."""
+    prompts = tensors["decoder_prompts"].clone()
+    prompts[1, -1] = 0
+    return {**tensors, "decoder_prompts": prompts}
+
+
 def losses(steps: Sequence[TrainStep]) -> list[float]:
     return [s.loss for s in steps if s.phase != "embed"]
 
@@ -272,27 +279,28 @@ def scripted(scores: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_stops_when_held_out_examples_get_no_better(
     backbone: Backbone, discs: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted([0.3, 0.5, 0.4, 0.5, 0.4, 0.3, 0.2, 0.9], monkeypatch)
+    scripted([0.1, 0.3, 0.5, 0.4, 0.5, 0.4, 0.3, 0.2, 0.9], monkeypatch)
     plan = replace(PLAN, steps=99, held_out=0.25, evaluate_every=1, patience=3)
     method = build_method("ptsam", {}, backbone)
-    seen, steps = {}, []
+    seen: dict[int, dict[str, Tensor]] = {}
     run = train(method, backbone, discs, plan, Scaling(None))
     while True:
         try:
-            steps.append(next(run))
+            step = next(run)
         except StopIteration as end:
             result = end.value
             break
-        seen[steps[-1].step] = method.tensors()
-    assert steps[-1].step == 7
+        if step.phase == "train":
+            seen[step.step] = method.tensors()
+    assert max(seen) == 7
     assert (result.steps, result.held_out_dice) == (4, 0.5)  # the later of two equal ones
-    assert equal(method.tensors(), seen[4])
+    assert equal(but_constant(method.tensors()), but_constant(seen[4]))
 
 
 def test_a_refit_takes_all_examples_and_as_many_steps_as_were_best(
     backbone: Backbone, discs: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted([0.3, 0.8, 0.4], monkeypatch)
+    scripted([0.2, 0.3, 0.8, 0.4], monkeypatch)
     plan = replace(PLAN, held_out=0.25, refit=True)
     method, steps, result = trained(backbone, discs, plan)
     refit = [s for s in steps if s.phase == "refit"]
@@ -309,7 +317,7 @@ def test_a_refit_takes_all_examples_and_as_many_steps_as_were_best(
 def test_a_stopped_run_leaves_the_best_so_far(
     backbone: Backbone, discs: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted([0.3, 0.8, 0.4, 0.9], monkeypatch)
+    scripted([0.2, 0.3, 0.8, 0.4, 0.9], monkeypatch)
     plan = replace(PLAN, held_out=0.25, evaluate_every=1)
     method = build_method("ptsam", {}, backbone)
     run, seen = train(method, backbone, discs, plan, Scaling(None)), {}
@@ -338,7 +346,7 @@ def test_a_run_stopped_before_any_look_leaves_the_last_numbers(
 def test_a_stopped_refit_leaves_the_best_of_the_phase_before(
     backbone: Backbone, discs: list[Example], phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted([0.3, 0.8, 0.4], monkeypatch)
+    scripted([0.2, 0.3, 0.8, 0.4], monkeypatch)
     plan = replace(PLAN, held_out=0.25, refit=True)
     method = build_method("ptsam", {}, backbone)
     run, seen = train(method, backbone, discs, plan, Scaling(None)), {}
@@ -413,7 +421,7 @@ def test_a_run_killed_at_its_last_look_does_not_train_on(
     always_saving: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scripted([0.5, 0.4, 0.3, 0.9], monkeypatch)
+    scripted([0.2, 0.5, 0.4, 0.3, 0.9], monkeypatch)
     plan = replace(PLAN, held_out=0.25, evaluate_every=1, patience=2)
     file = tmp_path / "run.safetensors"
     run = train(build_method("ptsam", {}, backbone), backbone, discs, plan, Scaling(None), file)
@@ -600,7 +608,9 @@ def test_the_start_is_what_the_task_encoder_says_of_the_training_examples(
         embedding = tuple(level.half().float() for level in encoded)
         statistics = encoder.statistics(embedding, masks, torch.ones_like(masks))
         prompts = encoder(statistics.over(torch.ones(1, 3)))[0]
-    torch.testing.assert_close(method.tensors()["decoder_prompts"], prompts, rtol=1e-3, atol=1e-3)
+    told = but_constant({"decoder_prompts": prompts})["decoder_prompts"]
+    found = but_constant(method.tensors())["decoder_prompts"]
+    torch.testing.assert_close(found, told, rtol=1e-3, atol=1e-3)
 
 
 def test_a_backbone_without_task_encoder_starts_at_random(

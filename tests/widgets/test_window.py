@@ -22,7 +22,7 @@ from napari_ptsam import specialist as specialist_module
 from napari_ptsam.metrics import dice
 
 ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "src/napari_ptsam/backbones/weights/embedded-v5.safetensors"
+WEIGHTS = ROOT / "src/napari_ptsam/backbones/weights/embedded-v6.safetensors"
 PAINTED = (2, 7, 12)
 UNSEEN = 20
 STEPS = 30

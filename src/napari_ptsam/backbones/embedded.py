@@ -9,7 +9,7 @@ differ, so that a model of 10 million numbers can draw thin and small objects:
   transformer at a stride of 16;
 * features at strides 4 and 2 are handed to the mask decoder's upscaling (as
   SAM 2 does), so that masks come out at half the input's resolution;
-* two of a specialist's eight prompts also reach the mask directly (`read_out`).
+* four of a specialist's eight prompts also reach the mask directly (`read_out`).
 
 One more part, the `TaskEncoder`, turns example images and their masks into
 eight decoder prompts: the starting point of a user's training. Weights may hold a
@@ -44,9 +44,23 @@ PROMPT_COUNT = 8
 
 DECODER_WIDTH = 256
 
+READOUT_PROMPTS = 4
+"""How many of these are also weights of the readout."""
+
 READOUT_GAIN = 0.125
 """From prompts to the weights of the readout. Features are near 1 and steps of a prompt near
 0.05; so a step moves the logits moderately."""
+
+SURROUNDINGS = (9, 21)
+"""Sides of the squares around a pixel whose mean embedding the readout also weighs, in pixels of
+the embedding: 72 and 168 pixels of the input."""
+
+SURROUNDINGS_GAIN = 4.0
+"""On the weights of surroundings, whose means are smaller than what they are means of."""
+
+SURROUNDINGS_RIDGE = 0.05
+"""Ridge penalty on surroundings, as a share of that on a pixel's own features. Means vary so
+little that the same penalty would leave them out."""
 
 
 @dataclass(frozen=True)
@@ -249,10 +263,11 @@ def _double(x: Tensor) -> Tensor:
 def read_out(embedding: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
     """A direct way from decoder prompts to the mask, beside SAM's transformer.
 
-    The first two prompts are also the weights of a linear pixel classifier: the
+    The first four prompts are also the weights of a linear pixel classifier: the
     first on the embedding; the second on the finer features, coarser ones first,
-    its last number a constant. So what is told by a pixel's features alone need
-    not pass the transformer, and is tuned like a logistic regression.
+    its last number a constant; the third and fourth on the mean embedding of a
+    pixel's narrower and wider `SURROUNDINGS`. So what is told by features alone
+    need not pass the transformer, and is tuned like a logistic regression.
 
     Parameters
     ----------
@@ -266,15 +281,28 @@ def read_out(embedding: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
     Tensor
         Bx1xS/2xS/2 logits.
     """
-    prompts = F.pad(prompts, (0, 0, 0, max(0, 2 - prompts.shape[1])))
-    weights = (READOUT_GAIN * prompts).to(embedding[0].dtype)
-    logits = torch.einsum("bc,bchw->bhw", weights[:, 0], embedding[0])[:, None]
+    prompts = F.pad(prompts, (0, 0, 0, max(0, READOUT_PROMPTS - prompts.shape[1])))
+    weights = (READOUT_GAIN * prompts[:, :READOUT_PROMPTS]).to(embedding[0].dtype)
+    own = torch.cat([weights[:, :1], SURROUNDINGS_GAIN * weights[:, 2:]], 1)
+    maps = torch.einsum("bkc,bchw->bkhw", own, embedding[0])
+    logits = maps[:, :1]
+    # The mean of the products is the product of the mean, at a 256th of the work.
+    for i, side in enumerate(SURROUNDINGS, start=1):
+        logits = logits + _mean_around(maps[:, i : i + 1], side)
     first = 0
     for level in embedding[1:]:
         chosen = weights[:, 1, first : first + level.shape[1]]
         logits = _double(logits) + torch.einsum("bc,bchw->bhw", chosen, level)[:, None]
         first += level.shape[1]
     return logits + weights[:, 1, -1, None, None, None]
+
+
+def _mean_around(x: Tensor, side: int) -> Tensor:
+    """Mean over a square around each pixel, or what of it lies within: BxCxHxW to the same."""
+    for kernel in ((side, 1), (1, side)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        x = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)
+    return x
 
 
 @dataclass(frozen=True)
@@ -287,8 +315,8 @@ class TaskStatistics:
         Bx3x(F+1): object, background and border; the mean of each of the F features, weighted,
         and the weight itself last.
     moments
-        Bx2x(F+1)x(F+1): second moments of the features and a constant, over the object and
-        over the background.
+        Bx2x(M+1)x(M+1): second moments of the features, of the mean embeddings of a pixel's
+        `SURROUNDINGS` and of a constant, over the object and over the background.
     """
 
     regions: Tensor
@@ -308,9 +336,9 @@ class TaskEncoder(nn.Module):
     """Example embeddings and their masks to decoder prompts.
 
     Two descriptions of the task are made of the examples: the mean features of
-    object, background and border, which a small network maps to six prompts; and
-    a linear pixel classifier in closed form (ridge regression of -1 and +1),
-    which becomes the two prompts of `read_out`. Both are sums over the
+    object, background and border, which a small network maps to prompts; and a
+    linear pixel classifier in closed form (ridge regression of -1 and +1), which
+    becomes the four prompts of `read_out`. Both are sums over the
     examples, so that their order does not matter.
     """
 
@@ -321,9 +349,9 @@ class TaskEncoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(3 * features, hidden),
             nn.GELU(),
-            nn.Linear(hidden, (PROMPT_COUNT - 2) * DECODER_WIDTH),
+            nn.Linear(hidden, (PROMPT_COUNT - READOUT_PROMPTS) * DECODER_WIDTH),
         )
-        self.base = nn.Parameter(0.1 * torch.randn(PROMPT_COUNT - 2, DECODER_WIDTH))
+        self.base = nn.Parameter(0.1 * torch.randn(PROMPT_COUNT - READOUT_PROMPTS, DECODER_WIDTH))
         self.log_ridge = nn.Parameter(torch.tensor(0.02).log())
         self.contrast = nn.Parameter(torch.tensor(3.0))
 
@@ -352,28 +380,39 @@ class TaskEncoder(nn.Module):
         return TaskStatistics(regions, _moments(embedding, masks, valid))
 
     def classifier(self, statistics: TaskStatistics) -> Tensor:
-        """Bx(F+1) weights of the linear pixel classifier, the constant's last."""
-        moments = statistics.moments.float()
+        """Weights of the linear pixel classifier, one a row of the moments, for each of B tasks."""
+        # In double precision, as surroundings are nearly the same everywhere: the matrix is close
+        # to singular. Apple's GPUs have none.
+        moments = statistics.moments
+        moments = (moments.cpu() if moments.device.type == "mps" else moments).double()
         area = moments[:, :, -1, -1].clamp(min=1e-6)
         total = area.sum(1, keepdim=True)
         # Between counting pixels and counting both classes alike.
         balance = (area / total).clamp(min=1e-3).rsqrt() / total
         both = (moments * balance[..., None, None]).sum(1)
         target = moments[:, 0, -1] * balance[:, :1] - moments[:, 1, -1] * balance[:, 1:]
-        size = both.shape[-1] - 1
-        scale = both.diagonal(dim1=1, dim2=2)[:, :size].mean(1)
-        ridge = (self.log_ridge.exp() * scale + 1e-5)[:, None].expand(-1, size)
-        root = torch.linalg.cholesky(both + torch.diag_embed(F.pad(ridge, (0, 1), value=1e-4)))
-        return torch.cholesky_solve(target[..., None], root)[..., 0]
+        own = both.shape[-1] - 1 - len(SURROUNDINGS) * DECODER_WIDTH
+        scale = both.diagonal(dim1=1, dim2=2)[:, :own].mean(1)
+        ridge = (self.log_ridge.exp().to(scale.device) * scale + 1e-5)[:, None]
+        penalty = [
+            ridge.expand(-1, own),
+            (SURROUNDINGS_RIDGE * ridge).expand(-1, both.shape[-1] - 1 - own),
+            torch.full_like(ridge, 1e-4),
+        ]
+        root = torch.linalg.cholesky(both + torch.diag_embed(torch.cat(penalty, 1)))
+        weights = torch.cholesky_solve(target[..., None], root)[..., 0]
+        return weights.to(statistics.moments.device, torch.float32)
 
     def forward(self, statistics: TaskStatistics) -> Tensor:
         """Bx8x256 prompts."""
-        means = statistics.regions[..., :-1] / statistics.regions[..., -1:]
-        described = self.layers(self.norm(means.flatten(1))).unflatten(1, (-1, DECODER_WIDTH))
+        regions = statistics.regions[..., :-1] / statistics.regions[..., -1:]
+        described = self.layers(self.norm(regions.flatten(1))).unflatten(1, (-1, DECODER_WIDTH))
         weights = self.classifier(statistics) * (self.contrast / READOUT_GAIN)
-        coarse, fine = weights[:, :DECODER_WIDTH], weights[:, DECODER_WIDTH:-1]
-        fine = F.pad(fine, (0, DECODER_WIDTH - 1 - fine.shape[1]))
-        read = torch.stack([coarse, torch.cat([fine, weights[:, -1:]], 1)], 1)
+        around = [DECODER_WIDTH] * len(SURROUNDINGS)
+        fine_size = weights.shape[1] - DECODER_WIDTH - sum(around) - 1
+        coarse, fine, *means, constant = weights.split([DECODER_WIDTH, fine_size, *around, 1], 1)
+        fine = F.pad(fine, (0, DECODER_WIDTH - 1 - fine_size))
+        read = torch.stack([coarse, torch.cat([fine, constant], 1), *means], 1)
         return torch.cat([read, self.base + described], 1)
 
 
@@ -389,13 +428,14 @@ def _moments(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Ten
     """Second moments over object and background, of two of the finest pixels in each coarse one."""
     coarse, quarter, half = embedding
     regions = _regions(masks, valid, (half.shape[-2], half.shape[-1]))[:, :2]
+    around = [SURROUNDINGS_GAIN * _mean_around(coarse.float(), side) for side in SURROUNDINGS]
     moments = []
     for i in (0, 1):
         # The order in which the readout takes its weights. In float32: rounded moments are no
         # moments of anything, and the regression fails.
         taken = slice(1 + 2 * i, None, 4)
         levels = [coarse, quarter[..., i::2, i::2], half[..., taken, taken]]
-        features = torch.cat([level.float() for level in levels], 1).flatten(2)
+        features = torch.cat([*(level.float() for level in levels), *around], 1).flatten(2)
         features = F.pad(features, (0, 0, 0, 1), value=1.0)
         weights = regions[..., taken, taken].flatten(2)
         weighted = features[:, None] * weights[:, :, None]

@@ -70,7 +70,7 @@ _SPECS = (
         ),
         architecture="embedded",
         licence="BSD-3-Clause",
-        file_name="embedded-v5.safetensors",
+        file_name="embedded-v6.safetensors",
     ),
     BackboneSpec(
         name="vit_b",

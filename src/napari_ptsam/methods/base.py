@@ -112,6 +112,15 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{self.name} has no decoder prompts")
 
     @property
+    def raises_logits(self) -> bool:
+        """Whether `raise_logits` can be had, on a backbone with a readout."""
+        return False
+
+    def raise_logits(self, by: float) -> None:
+        """Add to the logits of all pixels; only where `raises_logits`."""
+        raise NotImplementedError(f"{self.name} has no constant")
+
+    @property
     def trainable_parameters(self) -> int:
         """How many numbers are trained and saved."""
         return sum(p.numel() for p in self.parameters())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_ptsam.backbones.backbone import Backbone, Embedding
+from napari_ptsam.backbones.embedded import READOUT_PROMPTS
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import FrozenEncoder, check_mask_index, no_prompts
 
@@ -42,7 +43,7 @@ class PlmSettings:
         Learned tokens that stand in for a prompt when all objects are asked for at once
         (automatic mode); our extension, 0 in the paper.
     readout
-        Whether two more learned tokens say directly which pixels are of the kind, as on the
+        Whether four more learned tokens say directly which pixels are of the kind, as on the
         embedded backbone those of prompt-free specialists do (`read_out`). Our extension; other
         backbones have none.
     """
@@ -128,7 +129,7 @@ class Plm(FrozenEncoder):
                 self.tokens = nn.Parameter(0.1 * torch.randn(settings.tokens, width))
             self.readout: nn.Parameter | None = None
             if settings.readout and backbone.is_embedded:
-                self.readout = nn.Parameter(torch.zeros(2, width))
+                self.readout = nn.Parameter(torch.zeros(READOUT_PROMPTS, width))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -148,7 +149,7 @@ class Plm(FrozenEncoder):
     def start_from(self, prompts: Tensor) -> None:
         """Take the tokens that a task encoder makes of examples as the start."""
         if self.readout is not None:
-            self.readout.copy_(READOUT_SHARE * prompts[:2])
+            self.readout.copy_(READOUT_SHARE * prompts[:READOUT_PROMPTS])
         if self.tokens is not None:
             count = min(len(prompts), len(self.tokens))
             self.tokens[:count] = prompts[:count].to(self.tokens.device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_ptsam.backbones.backbone import DEFAULT_MASK_INDEX, Backbone, Embedding
+from napari_ptsam.backbones.embedded import READOUT_GAIN
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.base import Method, check_mask_index, no_prompts
 
@@ -134,6 +135,17 @@ class Ptsam(Method):
         if self.decoder_prompts is not None:
             count = min(len(prompts), len(self.decoder_prompts))
             self.decoder_prompts[:count] = prompts[:count].to(self.decoder_prompts.device)
+
+    @property
+    def raises_logits(self) -> bool:
+        """With two prompts or more: the second holds the readout's constant."""
+        return self.settings.decoder_prompts > 1
+
+    @torch.no_grad()
+    def raise_logits(self, by: float) -> None:
+        """Add to the logits of all pixels, by the readout's constant."""
+        if self.decoder_prompts is not None:
+            self.decoder_prompts[1, -1] += by / READOUT_GAIN
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter:

@@ -36,6 +36,10 @@ LOSS_SIZE = 256
 
 CHECKPOINT_SECONDS = 10.0
 
+STARTED_RATE = 0.3
+"""Learning rate after a start made of examples, as a share of the plan's, which is for random
+numbers: AdamW's first steps would undo what it has."""
+
 
 def train(
     method: Method,
@@ -88,10 +92,14 @@ def train(
         )
     loss, learned = end.loss, seen.union(e.image_digest for e in training)
     continuation = WarmStart(end.tensors, learned)
-    if plan.refit and held and end.step > 0 and not run.stopped:
+    # A start made of examples is better made of all; numbers gone on from are what they are.
+    if plan.refit and held and (end.step > 0 or start is None) and not run.stopped:
         again = yield from _refit(run, list(examples), end, fresh)
         if again is not None:
-            loss, learned = again.loss, learned.union(e.image_digest for e in examples)
+            loss = again.loss if again.step else loss
+            learned = learned.union(e.image_digest for e in examples)
+    if not run.stopped:
+        yield from run.settle(examples)
     return TrainResult(
         held_out_dice=end.dice,
         held_out=tuple(e.key for e in held),
@@ -147,8 +155,10 @@ class _Run:
     ) -> Generator[TrainStep, None, PhaseEnd]:
         """One training from the method's present numbers; leaves the best in the method."""
         job, plan = self.job, self.job.plan
+        started = job.start is None and TaskStart(job, training).count > 0
+        rate = plan.learning_rate * (STARTED_RATE if started else 1.0)
         optimiser = torch.optim.AdamW(
-            job.method.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+            job.method.parameters(), lr=rate, weight_decay=plan.weight_decay
         )
         resumed = self.checkpoint.resume(name, job.method, optimiser)
         state = resumed or RunState()
@@ -158,10 +168,10 @@ class _Run:
             known = resumed is not None or job.start is not None
             start = TaskStart(job, [] if known else training)
             yield from self._prepare(start, feed, looks, known)
-            if job.start is not None and not resumed and looks.examples and not self.stopped:
-                # What it goes on from may be the best already.
+            if (known or start.count) and not resumed and looks.examples and not self.stopped:
+                # What it goes on or starts from may be the best already.
                 state.note(looks.dice(), job.method.tensors())
-            yield from self._steps(name, feed, looks, optimiser, state, steps)
+            yield from self._steps(name, feed, looks, optimiser, rate, state, steps)
         finally:
             # Also when the user stops: what is kept is the best so far.
             if state.best is not None:
@@ -169,6 +179,14 @@ class _Run:
         loss = float(np.mean(state.losses)) if state.losses else float("nan")
         step = state.step if state.best_step is None else state.best_step
         return PhaseEnd(state.best_dice, step, loss, job.method.tensors())
+
+    def settle(self, examples: Sequence[Example]) -> Generator[TrainStep, None, None]:
+        """What follows the last step of a run that started from examples."""
+        start = TaskStart(self.job, [] if self.job.start is not None else examples)
+        for done, _ in enumerate(start.raise_logits(), start=1):
+            yield TrainStep("embed", done, start.raised, float("nan"), None, self._seconds(), True)
+            if self._stop():
+                return
 
     def _prepare(
         self, start: TaskStart, feed: FreshViews, looks: HeldOut, known: bool
@@ -194,12 +212,13 @@ class _Run:
         feed: FreshViews,
         looks: HeldOut,
         optimiser: torch.optim.Optimizer,
+        first_rate: float,
         state: RunState,
         steps: int,
     ) -> Generator[TrainStep, None, None]:
         plan, saved = self.job.plan, time.perf_counter()
         while state.step < steps and state.looks_since_best < plan.patience and not self._stop():
-            rate = plan.learning_rate * (1 + np.cos(np.pi * state.step / steps)) / 2
+            rate = first_rate * (1 + np.cos(np.pi * state.step / steps)) / 2
             for group in optimiser.param_groups:
                 group["lr"] = float(rate)
             loss = self._step(feed, optimiser, state.step)
