@@ -30,6 +30,7 @@ from napari_ptsam.training.augment import Augmentation, random_view
 from napari_ptsam.training.loop import LOSS_SIZE
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan
+from napari_ptsam.training.start import RAISED_TILES
 from napari_ptsam.views import View
 
 SHORT = 0.3
@@ -167,7 +168,11 @@ def estimate_training(
     if plan.held_out and images >= 3:
         held = min(max(round(images * plan.held_out), 1), images - 1)
     learning, new = images - held, max(images - known, 0) / images
-    encodings = new * learning * tiles if plan.start_from_examples and speed.task_encoder else 0
+    encodings = 0.0
+    if plan.start_from_examples and speed.task_encoder:
+        # Of planes of few tiles, the looks for the constant are at what was encoded before.
+        again = RAISED_TILES if tiles > RAISED_TILES else 0
+        encodings = new * (learning * tiles + images * again)
     views = 0
     if speed.kept and plan.views_per_image is not None:
         drawn = math.ceil(plan.steps * plan.batch_size / learning)

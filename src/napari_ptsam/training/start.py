@@ -16,12 +16,16 @@ from napari_ptsam.backbones.embedded import TaskEncoder, TaskStatistics
 from napari_ptsam.devices import computing
 from napari_ptsam.examples import Example
 from napari_ptsam.metrics import dice
-from napari_ptsam.predict import PlaneEmbedding, decode_plane, embed_plane
+from napari_ptsam.predict import embed_plane, prepare_plane, tile_logits
 from napari_ptsam.training.views import Job
 from napari_ptsam.views import plain_view
 
 RAISES = np.linspace(-2, 3, 21)
 """What may be added to the logits."""
+
+RAISED_TILES = 4
+"""Of each example that are looked at for it: from the one with least of the object to the one with
+most. Enough for one number."""
 
 
 class TaskStart:
@@ -65,22 +69,36 @@ class TaskStart:
         """Add the constant to the logits that gives the best mean Dice; yields 1 for each look."""
         if not self.raised:
             return
-        bars, scores = 1 / (1 + np.exp(RAISES)), []
+        scores = []
         for example in self.examples:
-            plane = self._embedded(example)
-            probability = decode_plane(self.job.method, self.job.backbone, plane)
-            scores.append([dice(probability >= t, example.mask, example.valid) for t in bars])
+            scores.append(self._dice_by_raise(example))
             yield 1
         self.job.method.raise_logits(float(RAISES[np.mean(scores, 0).argmax()]))
 
-    def _embedded(self, example: Example) -> PlaneEmbedding:
-        return embed_plane(self.job.method, self.job.backbone, example.image, self.job.scaling)
+    def _dice_by_raise(self, example: Example) -> list[float]:
+        """Dice of some tiles of an example after each of `RAISES`."""
+        method, backbone = self.job.method, self.job.backbone
+        prepared = prepare_plane(example.image, self.job.scaling, backbone.input_size)
+        marks = {}
+        for offset in prepared.offsets:
+            view = plain_view(example, backbone.input_size, prepared.scale, offset)
+            marks[offset] = view.mask, view.valid  # without the image, which takes the space
+        order = sorted(marks, key=lambda o: int(marks[o][0].sum()))
+        ranks = np.linspace(0, len(order) - 1, RAISED_TILES).round().astype(int)
+        chosen = {order[i] for i in ranks}
+        offsets = [o for o in prepared.offsets if o in chosen]  # as they were encoded before
+        with torch.inference_mode(), computing(backbone.device):
+            tiles = prepared.embedded(method, backbone, offsets)
+            logits = [t.cpu().numpy() for t, _ in tile_logits(method, backbone, tiles, offsets)]
+        found = np.concatenate(logits)
+        mask, valid = (np.concatenate([marks[o][i] for o in offsets]) for i in (0, 1))
+        return [dice(found + by >= 0, mask, valid) for by in RAISES]
 
     def _statistics(self, encoder: TaskEncoder, example: Example) -> Iterator[TaskStatistics]:
         """Those of each tile of an example."""
         backbone, size = self.job.backbone, self.job.backbone.input_size
         scale = self.job.scaling.scale_for(example.image.shape, size)
-        plane = self._embedded(example)
+        plane = embed_plane(self.job.method, backbone, example.image, self.job.scaling)
         for i, offset in enumerate(plane.offsets):
             view = plain_view(example, size, scale, offset)
             marks = (torch.from_numpy(m)[None, None].float() for m in (view.mask, view.valid))
