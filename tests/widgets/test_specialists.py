@@ -116,6 +116,8 @@ def test_the_record_is_told_in_words(section: SpecialistsSection, make: Any) -> 
         assert wanted in text
     section._state.add_specialist(make(1, training={}), "b")
     assert "nobody knows how good" in section.details.toPlainText()
+    section._state.add_specialist(make(2, training={**RECORD, "steps": 0}), "c")
+    assert "best as it began" in section.details.toPlainText()
 
 
 def test_an_exported_specialist_loads_again_on_the_backbone_in_memory(

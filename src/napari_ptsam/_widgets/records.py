@@ -64,7 +64,8 @@ def _training(entry: SpecialistEntry) -> Rows:
     if isinstance(held_out, list) and held_out:
         yield "Held out", ", ".join(map(str, held_out))
     yield "Preset", (plan or {}).get("preset")
-    yield "Steps", record.get("steps")
+    steps = record.get("steps")
+    yield "Steps", "none: it was best as it began" if steps == 0 else steps
     seconds = record.get("seconds")
     yield "Took", duration(seconds, short=True) if isinstance(seconds, int | float) else None
     yield "Seed", record.get("seed")
