@@ -20,11 +20,13 @@ from napari_ptsam.backbones.checkpoint import state_identity
 from napari_ptsam.errors import InputError, TrainingError
 from napari_ptsam.examples import Example
 from napari_ptsam.methods import Method, build_method
+from napari_ptsam.metrics import dice
+from napari_ptsam.predict import predict_plane
 from napari_ptsam.tiling import Scaling
 from napari_ptsam.training import loop
 from napari_ptsam.training.augment import Augmentation
 from napari_ptsam.training.heldout import HeldOut, split_examples
-from napari_ptsam.training.loop import TrainResult, TrainStep, train
+from napari_ptsam.training.loop import STARTED_RATE, TrainResult, TrainStep, train
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan, training_plan
 from napari_ptsam.training.start import TaskStart
@@ -611,6 +613,76 @@ def test_the_start_is_what_the_task_encoder_says_of_the_training_examples(
     told = but_constant({"decoder_prompts": prompts})["decoder_prompts"]
     found = but_constant(method.tensors())["decoder_prompts"]
     torch.testing.assert_close(found, told, rtol=1e-3, atol=1e-3)
+
+
+def mean_dice(method: Method, backbone: Backbone, examples: Sequence[Example]) -> float:
+    scores = []
+    for shown in examples:
+        probability = predict_plane(method, backbone, shown.image, Scaling(None))
+        scores.append(dice(probability >= 0.5, shown.mask))
+    return float(np.mean(scores))
+
+
+@pytest.mark.parametrize("moved", [-1.5, 0.0, 1.5])
+def test_the_constant_is_the_one_with_the_best_dice_before_training_and_after(
+    backbone: Backbone, discs: list[Example], moved: float
+) -> None:
+    still = replace(PLAN, steps=2, learning_rate=0.0, weight_decay=0.0)
+    method = build_method("ptsam", {}, backbone)
+    for step in train(method, backbone, discs, still, Scaling(None)):
+        if (step.phase, step.step) == ("train", 2):
+            started = mean_dice(method, backbone, discs)
+            method.raise_logits(moved)
+            disturbed = mean_dice(method, backbone, discs)
+    ended = mean_dice(method, backbone, discs)
+    assert ended >= started > 0.8
+    assert (disturbed < ended - 0.05) == (moved != 0)
+    for by in (-0.5, 0.5):
+        method.raise_logits(by)
+        assert mean_dice(method, backbone, discs) <= ended
+        method.raise_logits(-by)
+
+
+def test_the_start_is_kept_where_no_step_is_better(
+    backbone: Backbone, discs: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted([0.9, 0.8, 0.7, 0.6], monkeypatch)
+    method, steps, result = trained(backbone, discs, replace(PLAN, held_out=0.25, refit=True))
+    assert (result.steps, result.held_out_dice) == (0, 0.9)
+    assert np.isfinite(result.final_loss)
+    assert not [s for s in steps if s.phase == "refit"]
+    # Made anew of all examples, the one that was held out among them.
+    still = replace(PLAN, steps=1, learning_rate=0.0, weight_decay=0.0)
+    of_all, _, _ = trained(backbone, discs, still)
+    assert equal(method.tensors(), of_all.tensors())
+    assert len(result.learned_from) == len(discs)
+
+
+def test_steps_after_a_start_made_of_examples_are_smaller(
+    backbone: Backbone, tiny_backbone: Path, discs: list[Example]
+) -> None:
+    plan = replace(PLAN, steps=1, weight_decay=0.0)
+    bare = load_backbone(tiny_backbone)
+    del bare.sam.task_encoder
+    still = replace(plan, learning_rate=0.0)
+    moved = []
+    for frozen in (backbone, bare):
+        before, after = (
+            but_constant(trained(frozen, discs, p)[0].tensors())["decoder_prompts"]
+            for p in (still, plan)
+        )
+        moved.append(float((after - before).abs().median()))
+    # The first step of AdamW is as long as the rate.
+    assert moved == pytest.approx([STARTED_RATE * 0.05, 0.05], rel=0.02)
+
+
+def test_a_single_prompt_has_no_constant_to_choose(
+    backbone: Backbone, discs: list[Example]
+) -> None:
+    method, steps, _ = trained(backbone, discs, PLAN, decoder_prompts=1)
+    assert not method.raises_logits
+    assert steps[-1].phase == "train"
+    assert method.tensors()["decoder_prompts"].shape == (1, 256)
 
 
 def test_a_backbone_without_task_encoder_starts_at_random(
