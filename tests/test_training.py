@@ -17,6 +17,7 @@ from torch import Tensor
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.checkpoint import state_identity
+from napari_ptsam.backbones.embedded import READOUT_GAIN
 from napari_ptsam.errors import InputError, TrainingError
 from napari_ptsam.examples import Example
 from napari_ptsam.methods import Method, build_method
@@ -29,7 +30,7 @@ from napari_ptsam.training.heldout import HeldOut, split_examples
 from napari_ptsam.training.loop import STARTED_RATE, TrainResult, TrainStep, train
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan, training_plan
-from napari_ptsam.training.start import TaskStart
+from napari_ptsam.training.start import RAISES, TaskStart
 from napari_ptsam.training.views import FreshViews, Job, KeptViews
 
 PLAN = TrainingPlan(
@@ -641,6 +642,20 @@ def test_the_constant_is_the_one_with_the_best_dice_before_training_and_after(
         method.raise_logits(by)
         assert mean_dice(method, backbone, discs) <= ended
         method.raise_logits(-by)
+
+
+def test_of_constants_that_are_equally_good_the_middle_one_is_taken(
+    backbone: Backbone, discs: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = (RAISES > -0.6) & (RAISES < 1.6)
+    monkeypatch.setattr(
+        TaskStart, "_dice_by_raise", lambda *_: list(np.where(good, 0.9, 0.5 + 0.1 * RAISES))
+    )
+    method = build_method("ptsam", {}, backbone)
+    before = float(method.tensors()["decoder_prompts"][1, -1])
+    list(TaskStart(replace(job(backbone, PLAN), method=method), discs).raise_logits())
+    added = (float(method.tensors()["decoder_prompts"][1, -1]) - before) * READOUT_GAIN
+    assert added == pytest.approx(0.5)
 
 
 def test_the_start_is_kept_where_no_step_is_better(
