@@ -315,8 +315,8 @@ class TaskStatistics:
         Bx3x(F+1): object, background and border; the mean of each of the F features, weighted,
         and the weight itself last.
     moments
-        Bx2x(M+1)x(M+1): second moments of the features, of the mean embeddings of a pixel's
-        `SURROUNDINGS` and of a constant, over the object and over the background.
+        Bx2xMxM: second moments of the embedding, its means over a pixel's `SURROUNDINGS`, the
+        finer features, and a constant, in this order; over the object and over the background.
     """
 
     regions: Tensor
@@ -380,7 +380,7 @@ class TaskEncoder(nn.Module):
         return TaskStatistics(regions, _moments(embedding, masks, valid))
 
     def classifier(self, statistics: TaskStatistics) -> Tensor:
-        """Weights of the linear pixel classifier, one a row of the moments, for each of B tasks."""
+        """Weights of the linear pixel classifier, BxM: one for each row of the moments."""
         # In double precision, as surroundings are nearly the same everywhere: the matrix is close
         # to singular. Apple's GPUs have none.
         moments = statistics.moments
@@ -391,12 +391,13 @@ class TaskEncoder(nn.Module):
         balance = (area / total).clamp(min=1e-3).rsqrt() / total
         both = (moments * balance[..., None, None]).sum(1)
         target = moments[:, 0, -1] * balance[:, :1] - moments[:, 1, -1] * balance[:, 1:]
-        own = both.shape[-1] - 1 - len(SURROUNDINGS) * DECODER_WIDTH
-        scale = both.diagonal(dim1=1, dim2=2)[:, :own].mean(1)
-        ridge = (self.log_ridge.exp().to(scale.device) * scale + 1e-5)[:, None]
+        coarse, around, fine, _ = both.diagonal(dim1=1, dim2=2).split(_readout_sizes(both), 1)
+        scale = torch.cat([coarse, fine], 1).mean(1, keepdim=True)
+        ridge = self.log_ridge.exp().to(scale.device) * scale + 1e-5
         penalty = [
-            ridge.expand(-1, own),
-            (SURROUNDINGS_RIDGE * ridge).expand(-1, both.shape[-1] - 1 - own),
+            ridge.expand_as(coarse),
+            (SURROUNDINGS_RIDGE * ridge).expand_as(around),
+            ridge.expand_as(fine),
             torch.full_like(ridge, 1e-4),
         ]
         root = torch.linalg.cholesky(both + torch.diag_embed(torch.cat(penalty, 1)))
@@ -408,10 +409,9 @@ class TaskEncoder(nn.Module):
         regions = statistics.regions[..., :-1] / statistics.regions[..., -1:]
         described = self.layers(self.norm(regions.flatten(1))).unflatten(1, (-1, DECODER_WIDTH))
         weights = self.classifier(statistics) * (self.contrast / READOUT_GAIN)
-        around = [DECODER_WIDTH] * len(SURROUNDINGS)
-        fine_size = weights.shape[1] - DECODER_WIDTH - sum(around) - 1
-        coarse, fine, *means, constant = weights.split([DECODER_WIDTH, fine_size, *around, 1], 1)
-        fine = F.pad(fine, (0, DECODER_WIDTH - 1 - fine_size))
+        coarse, around, fine, constant = weights.split(_readout_sizes(weights), 1)
+        fine = F.pad(fine, (0, DECODER_WIDTH - 1 - fine.shape[1]))
+        means = around.split(DECODER_WIDTH, 1)
         read = torch.stack([coarse, torch.cat([fine, constant], 1), *means], 1)
         return torch.cat([read, self.base + described], 1)
 
@@ -424,23 +424,37 @@ def _regions(masks: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([inside, outside, 4.0 * inside * outside], 1)
 
 
+def _readout_sizes(numbers: Tensor) -> list[int]:
+    """Of the parts of BxM numbers: embedding, surroundings, finer features, constant."""
+    known = [DECODER_WIDTH, len(SURROUNDINGS) * DECODER_WIDTH]
+    return [*known, numbers.shape[1] - sum(known) - 1, 1]
+
+
 def _moments(embedding: tuple[Tensor, ...], masks: Tensor, valid: Tensor) -> Tensor:
-    """Second moments over object and background, of two of the finest pixels in each coarse one."""
-    coarse, quarter, half = embedding
+    """Second moments over object and background, of two of the finest pixels in each coarse one.
+
+    In float32: rounded moments are no moments of anything, and the regression fails.
+    """
+    coarse, quarter, half = (level.float() for level in embedding)
     regions = _regions(masks, valid, (half.shape[-2], half.shape[-1]))[:, :2]
-    around = [SURROUNDINGS_GAIN * _mean_around(coarse.float(), side) for side in SURROUNDINGS]
-    moments = []
+    around = [SURROUNDINGS_GAIN * _mean_around(coarse, side) for side in SURROUNDINGS]
+    # The same for both pixels, and so many that their products are only made once.
+    shared = torch.cat([coarse, *around], 1).flatten(2)[:, None]
+    summed, fines, crossed = [], [], []
     for i in (0, 1):
-        # The order in which the readout takes its weights. In float32: rounded moments are no
-        # moments of anything, and the regression fails.
         taken = slice(1 + 2 * i, None, 4)
-        levels = [coarse, quarter[..., i::2, i::2], half[..., taken, taken]]
-        features = torch.cat([*(level.float() for level in levels), *around], 1).flatten(2)
-        features = F.pad(features, (0, 0, 0, 1), value=1.0)
-        weights = regions[..., taken, taken].flatten(2)
-        weighted = features[:, None] * weights[:, :, None]
-        moments.append(weighted @ features[:, None].transpose(-1, -2))
-    return (moments[0] + moments[1]) / (2 * coarse.shape[-2] * coarse.shape[-1])
+        fine = torch.cat([quarter[..., i::2, i::2], half[..., taken, taken]], 1).flatten(2)
+        fine = F.pad(fine, (0, 0, 0, 1), value=1.0)[:, None]
+        weights = regions[..., taken, taken].flatten(2)[:, :, None]
+        weighted = fine * weights
+        summed.append(weights)
+        fines.append(weighted @ fine.mT)
+        crossed.append(weighted @ shared.mT)
+    cross = crossed[0] + crossed[1]
+    upper = torch.cat([(shared * (summed[0] + summed[1])) @ shared.mT, cross.mT], -1)
+    lower = torch.cat([cross, fines[0] + fines[1]], -1)
+    moments = torch.cat([upper, lower], -2)
+    return moments / (2 * coarse.shape[-2] * coarse.shape[-1])
 
 
 def build_embedded(shape: EmbeddedShape | None = None, seed: int = 0) -> Sam:
