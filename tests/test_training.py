@@ -356,9 +356,9 @@ def test_a_stopped_refit_leaves_the_best_of_the_phase_before(
     for step in run:
         if step.phase == "train":
             seen[step.step] = method.tensors()
-        elif len(seen) == 6 and step.phase == phase:
-            run.close()
-    assert equal(method.tensors(), seen[4])
+        elif len(seen) == 6 and step.phase == phase and (phase == "refit" or step.steps > 3):
+            run.close()  # after the looks for the constant, one for each of three
+    assert equal(but_constant(method.tensors()), but_constant(seen[4]))
 
 
 def test_encoding_can_be_stopped_between_a_few_views(

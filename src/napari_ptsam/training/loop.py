@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,12 @@ def train(
     end = run.checkpoint.trained
     if end is None:
         end = yield from run.phase("train", training, held, plan.steps)
-    if np.isnan(end.loss):
-        raise TrainingError(
-            "The training was stopped before its first step, so there is nothing to keep."
-        )
+        if np.isnan(end.loss):
+            raise TrainingError(
+                "The training was stopped before its first step, so there is nothing to keep."
+            )
+        yield from run.settle(training)
+        end = replace(end, tensors=method.tensors())
     loss, learned = end.loss, seen.union(e.image_digest for e in training)
     continuation = WarmStart(end.tensors, learned)
     # A start made of examples is better made of all; numbers gone on from are what they are.
@@ -98,8 +101,7 @@ def train(
         if again is not None:
             loss = again.loss if again.step else loss
             learned = learned.union(e.image_digest for e in examples)
-    if not run.stopped:
-        yield from run.settle(examples)
+            yield from run.settle(examples)
     return TrainResult(
         held_out_dice=end.dice,
         held_out=tuple(e.key for e in held),
@@ -181,8 +183,9 @@ class _Run:
         return PhaseEnd(state.best_dice, step, loss, job.method.tensors())
 
     def settle(self, examples: Sequence[Example]) -> Generator[TrainStep, None, None]:
-        """What follows the last step of a run that started from examples."""
-        start = TaskStart(self.job, [] if self.job.start is not None else examples)
+        """What follows the last step of a run that started from examples, if nobody stopped it."""
+        wanted = self.job.start is None and not self.stopped
+        start = TaskStart(self.job, examples if wanted else [])
         for done, _ in enumerate(start.raise_logits(), start=1):
             yield TrainStep("embed", done, start.raised, float("nan"), None, self._seconds(), True)
             if self._stop():
