@@ -157,8 +157,8 @@ class _Run:
     ) -> Generator[TrainStep, None, PhaseEnd]:
         """One training from the method's present numbers; leaves the best in the method."""
         job, plan = self.job, self.job.plan
-        started = job.start is None and TaskStart(job, training).count > 0
-        rate = plan.learning_rate * (STARTED_RATE if started else 1.0)
+        start = TaskStart(job, training)
+        rate = plan.learning_rate * (STARTED_RATE if start.count else 1.0)
         optimiser = torch.optim.AdamW(
             job.method.parameters(), lr=rate, weight_decay=plan.weight_decay
         )
@@ -168,7 +168,8 @@ class _Run:
         looks = HeldOut(job, held)
         try:
             known = resumed is not None or job.start is not None
-            start = TaskStart(job, [] if known else training)
+            if resumed is not None:
+                start = TaskStart(job, [])
             yield from self._prepare(start, feed, looks, known)
             if (known or start.count) and not resumed and looks.examples and not self.stopped:
                 # What it goes on or starts from may be the best already.
@@ -184,8 +185,7 @@ class _Run:
 
     def settle(self, examples: Sequence[Example]) -> Generator[TrainStep, None, None]:
         """What follows the last step of a run that started from examples, if nobody stopped it."""
-        wanted = self.job.start is None and not self.stopped
-        start = TaskStart(self.job, examples if wanted else [])
+        start = TaskStart(self.job, [] if self.stopped else examples)
         for done, _ in enumerate(start.raise_logits(), start=1):
             yield TrainStep("embed", done, start.raised, float("nan"), None, self._seconds(), True)
             if self._stop():

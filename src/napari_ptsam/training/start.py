@@ -31,14 +31,16 @@ most. Enough for one number."""
 class TaskStart:
     """The first decoder prompts, made of examples instead of drawn at random.
 
-    Does nothing where the plan does not want it, the backbone has no task encoder, the method
-    no decoder prompts, or there is no example.
+    Does nothing where the plan does not want it, the run goes on from learned numbers, the
+    backbone has no task encoder, the method no decoder prompts, or there is no example.
     """
 
     def __init__(self, job: Job, examples: Sequence[Example]) -> None:
         self.job = job
         self.encoder = job.backbone.task_encoder
-        wanted = job.plan.start_from_examples and job.method.starts_from_prompts
+        wanted = (
+            job.plan.start_from_examples and job.start is None and job.method.starts_from_prompts
+        )
         self.examples = examples if wanted and self.encoder is not None else []
 
     @property
