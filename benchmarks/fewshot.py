@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -25,6 +27,7 @@ from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
 from napari_ptsam.baselines import Baseline
 from napari_ptsam.baselines.forest import ForestBaseline
+from napari_ptsam.baselines.nnunet import NnUnetBaseline
 from napari_ptsam.baselines.unet import UNetBaseline
 from napari_ptsam.benchmark.pool import Annotated
 from napari_ptsam.demo_picture import Comparison, save_comparison
@@ -41,8 +44,12 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "unet": UNetBaseline,
 }
 
-Predictor = Callable[[NDArray[Any]], NDArray[np.bool_]]
-"""An image as it is stored to its mask HxW."""
+Predictor = Callable[[Sequence[NDArray[Any]]], Iterator[NDArray[np.bool_]]]
+"""Images as they are stored to their masks HxW."""
+
+SHORT_NNUNET = Path(__file__).parent / "nnunet_short"
+NNUNET_GIGABYTES = 0.5
+"""What nnU-Net plans patches for: of 256 x 256 to 320 x 256 pixels, two to a batch."""
 
 PANEL_ROWS = 5
 """Test images in a picture, evenly from the worst to the best."""
@@ -53,6 +60,7 @@ METHODS = {
     "pixel-classifier": "Pixel classifier (random forest)",
     "pixel-classifier-balanced": "Pixel classifier, balanced pixels",
     "unet": "U-Net from nothing, same augmentation",
+    "nnunet": "nnU-Net, 500 steps",
     "random-backbone": "PTSAM, decoder prompts, backbone of random weights",
     "random-decoder": "The whole mask decoder trained, on a backbone of random weights",
 }
@@ -64,6 +72,8 @@ def learn(method: str, data_set: data.DataSet, seed: int, backbone: str, preset:
     """Train one method on one data set."""
     if method in BASELINES:
         return _learn_baseline(BASELINES[method](), data_set, seed)
+    if method == "nnunet":
+        return _learn_nnunet(data_set, seed)
     frozen = random_backbone(backbone) if "random" in method else load_backbone(backbone)
     specialist = Specialist.train(
         data_set.train_images,
@@ -76,7 +86,7 @@ def learn(method: str, data_set: data.DataSet, seed: int, backbone: str, preset:
         seed=seed,
         class_name=data_set.target,
     )
-    return lambda image: specialist.predict(image).mask
+    return lambda images: (specialist.predict(image).mask for image in images)
 
 
 def random_backbone(name: str) -> Backbone:
@@ -86,15 +96,37 @@ def random_backbone(name: str) -> Backbone:
 
 
 def _learn_baseline(baseline: Baseline, data_set: data.DataSet, seed: int) -> Predictor:
+    images, masks, normalization = _pairs(data_set)
+    probability = baseline.fit(images, masks, seed)
+    return lambda tests: (probability(normalization.apply(image)) >= 0.5 for image in tests)
+
+
+def _learn_nnunet(data_set: data.DataSet, seed: int) -> Predictor:
+    """nnU-Net, which is started once for all test images."""
+    os.environ["nnUNet_extTrainer"] = str(SHORT_NNUNET)  # noqa: SIM112 (nnU-Net spells it so)
+    images, masks, normalization = _pairs(data_set)
+    scratch = tempfile.TemporaryDirectory(prefix="nnunet-")
+    made = NnUnetBaseline(Path(scratch.name), "ShortTrainer", "cpu", NNUNET_GIGABYTES)
+    fitted = made.fit(images, masks, seed)
+
+    def predict(tests: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
+        with scratch:
+            found = fitted.predict([normalization.apply(image) for image in tests])
+        return (probability >= 0.5 for probability in found)
+
+    return predict
+
+
+def _pairs(
+    data_set: data.DataSet,
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]], Normalization]:
     examples, normalization = load_examples(
         open_planes(data_set.train_images),
         open_planes(data_set.train_masks),
         planes=data_set.train_planes,
         normalization=Normalization(),
     )
-    images, masks = [e.image for e in examples], [e.mask for e in examples]
-    probability = baseline.fit(images, masks, seed)
-    return lambda image: probability(normalization.apply(image)) >= 0.5
+    return [e.image for e in examples], [e.mask for e in examples], normalization
 
 
 def read_test_images(data_set: data.DataSet) -> Iterator[Annotated]:
@@ -114,8 +146,8 @@ def run_cell(
     predict = learn(method, data_set, seed, options.backbone, options.preset)
     trained = time.perf_counter()
     overlaps, rows = {}, []
-    for test in read_test_images(data_set):
-        mask = predict(test.image)
+    tests = list(read_test_images(data_set))
+    for test, mask in zip(tests, predict([t.image for t in tests]), strict=True):
         overlap = count_overlap(mask, test.truth)
         overlaps[test.key] = overlap
         caption = f"{data_set.name}, {test.key[:24]}: Dice {100 * overlap.dice:.1f} %, {method}"
@@ -156,6 +188,9 @@ def run(options: argparse.Namespace) -> None:
     for seed, method, name in product(options.seeds, options.methods, options.only):
         cell = f"{method}/{name}/seed{seed}"
         if cell in read_cells(options.output) and not options.fresh:
+            continue
+        if missing := NnUnetBaseline(Path()).missing if method == "nnunet" else None:
+            print(f"{cell} is left out. {missing}")
             continue
         print(f"{cell} ...", flush=True)
         figures, rows = run_cell(method, load(name, seed, options), seed, options)

@@ -187,8 +187,10 @@ if program == os.environ.get("STUB_FAILS"):
 if program == "nnUNetv2_predict":
     given, found = (pathlib.Path(sys.argv[sys.argv.index(o) + 1]) for o in ("-i", "-o"))
     found.mkdir()
-    pixels = np.asarray(Image.open(given / "case_0000.png"))[..., 0] / 255
-    np.savez_compressed(found / "case.npz", probabilities=np.stack([1 - pixels, pixels])[:, None])
+    for path in given.iterdir():
+        pixels = np.asarray(Image.open(path))[..., 0] / 255
+        classes = np.stack([1 - pixels, pixels])[:, None]
+        np.savez_compressed(found / path.name.replace("_0000.png", ".npz"), probabilities=classes)
 """
 
 
@@ -223,6 +225,26 @@ def test_nnunet_is_planned_trained_and_applied(
             f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")
         }
     assert not list(folder.glob("tmp*"))
+
+
+def test_nnunet_is_started_once_for_several_images(
+    calls: Path, discs: Annotated, tmp_path: Path
+) -> None:
+    images = discs[0]
+    found = NnUnetBaseline(tmp_path / "x").fit(*discs, seed=0).predict(images)
+    for image, probability in zip(images, found, strict=True):
+        np.testing.assert_allclose(probability, image[..., 0] / 255, atol=0.005)
+    assert calls.read_text().count("nnUNetv2_predict") == 1
+
+
+def test_nnunet_plans_for_the_memory_that_it_is_given(
+    calls: Path, discs: Annotated, tmp_path: Path
+) -> None:
+    NnUnetBaseline(tmp_path / "small", planned_gigabytes=0.5).fit(*discs, seed=0)
+    NnUnetBaseline(tmp_path / "own").fit(*discs, seed=0)
+    said = [json.loads(line)[1] for line in calls.read_text().splitlines()]
+    assert said[0][-2:] == ["-gpu_memory_target", "0.5"]
+    assert "-gpu_memory_target" not in said[2]
 
 
 def test_nnunet_is_given_colour_images_and_labels_by_its_own_rules(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from napari_ptsam.baselines import Predictor, check_pairs
+from napari_ptsam.baselines import check_pairs
 from napari_ptsam.errors import InputError, TrainingError
 
 DATASET = "1"
@@ -48,11 +48,14 @@ class NnUnetBaseline:
         ``nnUNetTrainer_50epochs``, for instance, for 50.
     device
         ``cuda``, ``cpu`` or ``mps``.
+    planned_gigabytes
+        GPU memory that patches and batches are planned for; None leaves it to nnU-Net.
     """
 
     folder: Path
     trainer: str = "nnUNetTrainer"
     device: str = "cuda"
+    planned_gigabytes: float | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +74,7 @@ class NnUnetBaseline:
         images: Sequence[NDArray[np.float32]],
         masks: Sequence[NDArray[np.bool_]],
         seed: int,  # noqa: ARG002 (nnU-Net has none)
-    ) -> Predictor:
+    ) -> FittedNnUnet:
         """Plan and train a 2D network on all images; see `Baseline`.
 
         Raises
@@ -88,9 +91,14 @@ class NnUnetBaseline:
                 f"The folder {self.folder} is not empty; nnU-Net needs one of its own."
             )
         _write_dataset(self.folder / "raw" / _FOLDER, images, masks)
-        run("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", "1", "-npfp", "1")
+        memory = self.planned_gigabytes
+        planning = () if memory is None else ("-gpu_memory_target", str(memory))
+        run(
+            "nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", "1", "-npfp", "1",
+            *planning,
+        )  # fmt: skip
         run("nnUNetv2_train", DATASET, "2d", "all", "-tr", self.trainer, "-device", self.device)
-        return _Fitted(run)
+        return FittedNnUnet(run)
 
 
 @dataclass(frozen=True)
@@ -137,8 +145,8 @@ class _Programs:
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """A trained nnU-Net; each call starts the program once."""
+class FittedNnUnet:
+    """A trained nnU-Net. Each call starts the program once, so that several images cost less."""
 
     run: _Programs
 
@@ -154,19 +162,30 @@ class _Fitted:
         return stored[0].stat().st_size if stored else None
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One image's; see `predict`."""
+        return self.predict([image])[0]
+
+    def predict(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Images, HxWx3 of 0..255, to probabilities of the object, HxW of 0..1, in their order."""
         made = self.run.made
         with tempfile.TemporaryDirectory(dir=made.folder) as scratch:
             given, found = Path(scratch, "in"), Path(scratch, "out")
             given.mkdir()
-            _write_image(given / "case_0000.png", image)
+            cases = [f"case{number:04d}" for number in range(len(images))]
+            for case, image in zip(cases, images, strict=True):
+                _write_image(given / f"{case}_0000.png", image)
             self.run(
                 "nnUNetv2_predict", "-i", str(given), "-o", str(found), "-d", DATASET,
                 "-c", "2d", "-f", "all", "-tr", made.trainer, "-device", made.device,
                 "-npp", "1", "-nps", "1", "--save_probabilities",
             )  # fmt: skip
-            with np.load(found / "case.npz", allow_pickle=False) as stored:
-                classes = stored["probabilities"]  # 2x1xHxW: background, object
-        return np.asarray(classes[1, 0], np.float32)
+            return [_probability(found / f"{case}.npz") for case in cases]
+
+
+def _probability(path: Path) -> NDArray[np.float32]:
+    with np.load(path, allow_pickle=False) as stored:
+        classes = stored["probabilities"]  # 2x1xHxW: background, object
+    return np.asarray(classes[1, 0], np.float32)
 
 
 def _write_dataset(
