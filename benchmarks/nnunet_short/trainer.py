@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
@@ -14,8 +15,16 @@ class ShortTrainer(nnUNetTrainer):
     with mirrored images. The rate falls from epoch to epoch, hence ten short ones.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        # nnU-Net looks the parameters up by these very names.
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 10
         self.num_iterations_per_epoch = 50
         self.num_val_iterations_per_epoch = 1
