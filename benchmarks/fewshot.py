@@ -48,8 +48,8 @@ Predictor = Callable[[Sequence[NDArray[Any]]], Iterator[NDArray[np.bool_]]]
 """Images as they are stored to their masks HxW."""
 
 SHORT_NNUNET = Path(__file__).parent / "nnunet_short"
-NNUNET_GIGABYTES = 0.5
-"""What nnU-Net plans patches for: of 256 x 256 to 320 x 256 pixels, two to a batch."""
+NNUNET_GIGABYTES = 0.25
+"""What nnU-Net plans patches for: of some 224 x 224 pixels, two to a batch."""
 
 PANEL_ROWS = 5
 """Test images in a picture, evenly from the worst to the best."""
