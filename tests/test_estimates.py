@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scenes import bright_discs
+from scenes import bright_discs, disc, example
 
 from napari_ptsam import estimates
 from napari_ptsam.backbones import Backbone, load_backbone
@@ -21,6 +21,7 @@ from napari_ptsam.methods import build_method
 from napari_ptsam.tiling import Scaling
 from napari_ptsam.training.loop import train
 from napari_ptsam.training.presets import TrainingPlan, training_plan
+from napari_ptsam.training.scale import FOLDS, search_scaling
 from napari_ptsam.training.steps import RunContext
 
 NOTHING = Speed(0, 0, 0, 0, weights=0, kept=1, working=0, task_encoder=True, learned=0)
@@ -84,6 +85,20 @@ def test_known_images_are_not_encoded_again() -> None:
     fresh, half, known = (estimate_training(speed, PLAN, 8, known=k).seconds for k in (0, 4, 8))
     assert fresh == 2 * half > 0
     assert known == 0
+
+
+def test_a_search_for_the_scale_is_estimated_as_it_comes_out(calls: dict[str, int]) -> None:
+    backbone = load_backbone("embedded", device="cpu")
+    method = build_method("ptsam", {}, backbone)
+    mask = disc((256, 256), (60, 80), 12)
+    blobs = [example(150.0 * mask + 30 + number, mask, str(number)) for number in range(FOLDS)]
+    for _ in search_scaling(method, backbone, blobs, Scaling(1.0)):
+        pass
+    speed = replace(NOTHING, encode=1)
+    plain, sought = (estimate_training(speed, PLAN, FOLDS, search=s).seconds for s in (False, True))
+    assert sought - plain == calls["encode"]
+    few = (estimate_training(speed, PLAN, FOLDS - 1, search=s).seconds for s in (False, True))
+    assert next(few) == next(few)
 
 
 def test_tiles_make_planes_dearer_and_encoder_prompts_every_step() -> None:

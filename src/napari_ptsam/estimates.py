@@ -30,6 +30,7 @@ from napari_ptsam.training.augment import Augmentation, random_view
 from napari_ptsam.training.loop import LOSS_SIZE
 from napari_ptsam.training.losses import ptsam_loss
 from napari_ptsam.training.presets import TrainingPlan
+from napari_ptsam.training.scale import FOLDS, TRIED
 from napari_ptsam.training.start import RAISED_TILES
 from napari_ptsam.views import View
 
@@ -147,7 +148,13 @@ def _key(backbone: Backbone, method: str, settings: Mapping[str, Any] | None) ->
 
 
 def estimate_training(
-    speed: Speed, plan: TrainingPlan, images: int, *, tiles: int = 1, known: int = 0
+    speed: Speed,
+    plan: TrainingPlan,
+    images: int,
+    *,
+    tiles: int = 1,
+    known: int = 0,
+    search: bool = False,
 ) -> Estimate:
     """Cost of a training with kept embeddings.
 
@@ -163,6 +170,8 @@ def estimate_training(
         In how many each is cut.
     known
         For how many images the embeddings are there already.
+    search
+        Whether a scale is looked for first; as long as it takes to find none that is better.
     """
     held = 0
     if plan.held_out and images >= 3:
@@ -173,6 +182,9 @@ def estimate_training(
         # Of planes of few tiles, the looks for the constant are at what was encoded before.
         again = RAISED_TILES if tiles > RAISED_TILES else 0
         encodings = new * (learning * tiles + images * again)
+        if search and images >= FOLDS:
+            # A tile of each at the first scale, four at the next.
+            encodings += 5 * min(images, TRIED)
     views = 0
     if speed.kept and plan.views_per_image is not None:
         drawn = math.ceil(plan.steps * plan.batch_size / learning)

@@ -36,6 +36,7 @@ from napari_ptsam.training.loop import train
 from napari_ptsam.training.picture import draw_augmentations
 from napari_ptsam.training.presets import continued, training_plan
 from napari_ptsam.training.record import Circumstances, training_record
+from napari_ptsam.training.scale import ScaleSearch, search_scaling
 from napari_ptsam.training.steps import RunContext, TrainResult, TrainStep
 from napari_ptsam.training.views import WarmStart
 from napari_ptsam.writing import open_output
@@ -299,8 +300,6 @@ class Specialist:
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone or "embedded", device=choose_device(device))
         scaling = working_scale(scale, examples, backbone)
-        if augmentation_picture is not None:
-            draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
         if start_from is not None:
             trained = start_from.method
             trainee = build_method(trained.name, trained.settings_dict, backbone, seed)
@@ -311,6 +310,14 @@ class Specialist:
         plan = replace(plan, learning_rate=trainee.learning_rate)
         plan = plan if start_from is None else continued(plan)
         plan = plan if learning_rate is None else replace(plan, learning_rate=learning_rate)
+        started = time.perf_counter()
+        if scale == "auto" and plan.start_from_examples and trainee.raises_logits:
+            kept = Embeddings(limit=0) if embeddings is None else embeddings
+            seen_by = recalling(trainee.to(backbone.device), backbone, kept)
+            search = search_scaling(trainee, seen_by, examples, scaling, should_stop)
+            scaling = yield from _as_steps(search)
+        if augmentation_picture is not None:
+            draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
         path = None if checkpoint is None else Path(checkpoint)
         metadata = PromptMetadata(
             backbone_name=backbone.name,
@@ -325,7 +332,6 @@ class Specialist:
             class_name=class_name if classes is None else next(iter(classes)),
         )
         specialist = cls(trainee, backbone, metadata)
-        started = time.perf_counter()
         start = None if start_from is None else start_from.continuation
         specialist.embeddings = specialist.embeddings if embeddings is None else embeddings
         context = RunContext(start, specialist.embeddings, should_stop)
@@ -651,6 +657,19 @@ def _with_preview(
                 result: TrainResult = end.value
                 return result
             yield replace(step, preview=specialist.predict if step.ready else None)
+
+
+def _as_steps(search: ScaleSearch) -> Generator[TrainStep, None, Scaling]:
+    """A search for the scale as steps of a run."""
+    started = time.perf_counter()
+    while True:
+        try:
+            done, total = next(search)
+        except StopIteration as end:
+            scaling: Scaling = end.value
+            return scaling
+        seconds = time.perf_counter() - started
+        yield TrainStep("embed", done, total, float("nan"), None, seconds, ready=False)
 
 
 def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:

@@ -24,7 +24,7 @@ DEFAULT_MASK_INDEX = 1
 """SAM's first of three multimask outputs (token 0 is the single-mask output)."""
 
 
-OBJECT_MASK_PIXELS = 6.0
+OBJECT_MASK_PIXELS = 5.0
 """Objects narrower than this many mask pixels lose their shape."""
 
 

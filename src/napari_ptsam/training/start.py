@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.backbones.embedded import TaskEncoder, TaskStatistics
 from napari_ptsam.devices import computing
 from napari_ptsam.examples import Example
+from napari_ptsam.methods.base import Method
 from napari_ptsam.metrics import dice
-from napari_ptsam.predict import embed_plane, prepare_plane, tile_logits
+from napari_ptsam.predict import PlaneEmbedding, embed_plane, prepare_plane, tile_logits
+from napari_ptsam.tiling import Scaling
 from napari_ptsam.training.views import Job
 from napari_ptsam.views import plain_view
 
@@ -54,8 +57,9 @@ class TaskStart:
             return
         total: TaskStatistics | None = None
         for example in self.examples:
-            for statistics in self._statistics(self.encoder, example):
-                total = statistics if total is None else total + statistics
+            job = self.job
+            found = plane_statistics(job.method, job.backbone, self.encoder, example, job.scaling)
+            total = found[1] if total is None else total + found[1]
             yield 1
         if total is not None:
             with torch.inference_mode():
@@ -99,16 +103,24 @@ class TaskStart:
         mask, valid = (np.concatenate([marks[o][i] for o in offsets]) for i in (0, 1))
         return [dice(found + by >= 0, mask, valid) for by in RAISES]
 
-    def _statistics(self, encoder: TaskEncoder, example: Example) -> Iterator[TaskStatistics]:
-        """Those of each tile of an example."""
-        backbone, size = self.job.backbone, self.job.backbone.input_size
-        scale = self.job.scaling.scale_for(example.image.shape, size)
-        plane = embed_plane(self.job.method, backbone, example.image, self.job.scaling)
-        for i, offset in enumerate(plane.offsets):
-            view = plain_view(example, size, scale, offset)
-            marks = (torch.from_numpy(m)[None, None].float() for m in (view.mask, view.valid))
-            mask, valid = (m.to(backbone.device) for m in marks)
-            tile = tuple(level[i : i + 1] for level in plane.tiles)
-            with torch.inference_mode(), computing(backbone.device):
-                statistics = encoder.statistics(tile, mask, valid)
-            yield statistics
+
+def plane_statistics(
+    method: Method, backbone: Backbone, encoder: TaskEncoder, example: Example, scaling: Scaling
+) -> tuple[PlaneEmbedding, TaskStatistics]:
+    """An example's embedding, and what the task encoder wants to know of all its tiles."""
+    size = backbone.input_size
+    scale = scaling.scale_for(example.image.shape, size)
+    plane = embed_plane(method, backbone, example.image, scaling)
+
+    def of_tile(number: int) -> TaskStatistics:
+        view = plain_view(example, size, scale, plane.offsets[number])
+        marks = (torch.from_numpy(m)[None, None].float() for m in (view.mask, view.valid))
+        mask, valid = (m.to(backbone.device) for m in marks)
+        tile = tuple(level[number : number + 1] for level in plane.tiles)
+        with torch.inference_mode(), computing(backbone.device):
+            return encoder.statistics(tile, mask, valid)
+
+    total = of_tile(0)
+    for number in range(1, len(plane.offsets)):
+        total = total + of_tile(number)
+    return plane, total
