@@ -89,10 +89,9 @@ def test_known_images_are_not_encoded_again() -> None:
 
 def test_a_search_for_the_scale_is_estimated_as_it_comes_out(calls: dict[str, int]) -> None:
     backbone = load_backbone("embedded", device="cpu")
-    method = build_method("ptsam", {}, backbone)
     mask = disc((256, 256), (60, 80), 12)
     blobs = [example(150.0 * mask + 30 + number, mask, str(number)) for number in range(FOLDS)]
-    for _ in search_scaling(method, backbone, blobs, Scaling(1.0)):
+    for _ in search_scaling(backbone, blobs, Scaling(1.0)):
         pass
     speed = replace(NOTHING, encode=1)
     plain, sought = (estimate_training(speed, PLAN, FOLDS, search=s).seconds for s in (False, True))

@@ -12,8 +12,8 @@ import pytest
 from scenes import bright_discs, disc, example
 
 from napari_ptsam.backbones import Backbone, load_backbone
+from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.examples import Example
-from napari_ptsam.methods import Method, build_method
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.synthetic.scene import kind
 from napari_ptsam.synthetic.unseen import FAMILIES, TARGETS
@@ -25,11 +25,6 @@ from napari_ptsam.training.scale import FOLDS, LARGEST, STEP, TRIED, WORTH, sear
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return load_backbone("embedded", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def method(backbone: Backbone) -> Method:
-    return build_method("ptsam", {}, backbone)
 
 
 def cracks(count: int) -> list[Example]:
@@ -73,55 +68,57 @@ def blobs(count: int = FOLDS, side: int = 256, radius: float = 12.0) -> list[Exa
     return [example(150.0 * mask + 30 + number, mask, str(number)) for number in range(count)]
 
 
-def test_thin_objects_are_enlarged_where_that_tells_them_better(
-    backbone: Backbone, method: Method
-) -> None:
-    looks, found = searched(search_scaling(method, backbone, cracks(6), Scaling(1.0)))
+def stacked() -> tuple[Any, Any]:
+    """Pixels and masks of `blobs` as stacks."""
+    images = np.stack([e.image[..., 0] for e in blobs()]).astype(np.uint8)
+    return images, np.stack([e.mask for e in blobs()]).astype(np.uint8)
+
+
+def test_thin_objects_are_enlarged_where_that_tells_them_better(backbone: Backbone) -> None:
+    looks, found = searched(search_scaling(backbone, cracks(6), Scaling(1.0)))
     assert found.factor is not None
     assert found.factor > 1.0
     assert looks[:6] == [(n + 1, 6) for n in range(6)]
 
 
-def test_objects_that_are_told_well_stay_as_small_as_they_are(
-    backbone: Backbone, method: Method
-) -> None:
-    looks, found = searched(search_scaling(method, backbone, blobs(), Scaling(1.0)))
+def test_objects_that_are_told_well_stay_as_small_as_they_are(backbone: Backbone) -> None:
+    looks, found = searched(search_scaling(backbone, blobs(), Scaling(1.0)))
     assert found == Scaling(1.0)
     assert len(looks) == 2 * FOLDS
 
 
 def test_a_larger_scale_has_to_be_worth_its_time(
-    backbone: Backbone, method: Method, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = scripted(monkeypatch, [0.5, 0.5 + 0.9 * WORTH])
-    assert searched(search_scaling(method, backbone, blobs(), Scaling(1.0)))[1] == Scaling(1.0)
+    assert searched(search_scaling(backbone, blobs(), Scaling(1.0)))[1] == Scaling(1.0)
     assert tried == [1.0, STEP]
     tried = scripted(monkeypatch, [0.5, 0.5 + 1.1 * WORTH, 0.5 + 1.2 * WORTH])
-    assert searched(search_scaling(method, backbone, blobs(), Scaling(1.0)))[1] == Scaling(STEP)
+    assert searched(search_scaling(backbone, blobs(), Scaling(1.0)))[1] == Scaling(STEP)
     assert tried == [1.0, STEP, STEP**2]
 
 
 def test_the_search_ends_at_the_largest_scale(
-    backbone: Backbone, method: Method, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = scripted(monkeypatch, [0.1 * n for n in range(9)])
-    found = searched(search_scaling(method, backbone, blobs(), Scaling(1.0)))[1]
+    found = searched(search_scaling(backbone, blobs(), Scaling(1.0)))[1]
     assert found.factor == tried[-1]
     assert tried[-1] is not None
     assert tried[-1] <= LARGEST < tried[-1] * STEP
 
 
 def test_whole_images_go_on_from_the_scale_that_fits_them_in(
-    backbone: Backbone, method: Method, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = scripted(monkeypatch, [0.5, 0.6, 0.0])
-    found = searched(search_scaling(method, backbone, blobs(side=512), Scaling(None)))[1]
+    found = searched(search_scaling(backbone, blobs(side=512), Scaling(None)))[1]
     assert found == Scaling(0.5 * STEP)
     assert tried[0] is None
 
 
 def test_many_examples_are_looked_at_in_part(
-    backbone: Backbone, method: Method, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Example] = []
 
@@ -131,12 +128,12 @@ def test_many_examples_are_looked_at_in_part(
         return 0.0
 
     monkeypatch.setattr(scale, "_cross_validated", score)
-    searched(search_scaling(method, backbone, blobs(TRIED + 5), Scaling(1.0)))
+    searched(search_scaling(backbone, blobs(TRIED + 5), Scaling(1.0)))
     assert len({e.key for e in given}) == TRIED
 
 
 def test_large_planes_are_looked_at_in_part(
-    backbone: Backbone, method: Method, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Example] = []
 
@@ -146,7 +143,7 @@ def test_large_planes_are_looked_at_in_part(
         return 0.0
 
     monkeypatch.setattr(scale, "_cross_validated", score)
-    searched(search_scaling(method, backbone, blobs(side=700), Scaling(1.0)))
+    searched(search_scaling(backbone, blobs(side=700), Scaling(1.0)))
     for crop in seen:
         assert crop.image.shape == (256, 256, 3)
         assert crop.mask.any()
@@ -158,36 +155,43 @@ def test_large_planes_are_looked_at_in_part(
     ids=["few", "enlarged as it is", "large objects"],
 )
 def test_nothing_is_tried_where_there_is_nothing_to_choose(
-    backbone: Backbone, method: Method, examples: list[Example]
+    backbone: Backbone, examples: list[Example]
 ) -> None:
-    looks, found = searched(search_scaling(method, backbone, examples, Scaling(None)))
+    looks, found = searched(search_scaling(backbone, examples, Scaling(None)))
     assert (looks, found) == ([], Scaling(None))
 
 
-def test_examples_without_the_object_do_not_count(backbone: Backbone, method: Method) -> None:
+def test_examples_without_the_object_do_not_count(backbone: Backbone) -> None:
     empty = [replace(e, mask=np.zeros_like(e.mask)) for e in blobs(2)]
-    assert searched(search_scaling(method, backbone, blobs(3) + empty, Scaling(1.0)))[0] == []
+    assert searched(search_scaling(backbone, blobs(3) + empty, Scaling(1.0)))[0] == []
 
 
 def test_a_backbone_without_a_task_encoder_keeps_its_scale(tiny_backbone: Path) -> None:
     tiny = load_backbone(tiny_backbone)
-    run = search_scaling(build_method("ptsam", {}, tiny), tiny, blobs(), Scaling(1.0))
+    run = search_scaling(tiny, blobs(), Scaling(1.0))
     assert searched(run) == ([], Scaling(1.0))
 
 
-def test_the_methods_numbers_are_left_as_they_were(backbone: Backbone, method: Method) -> None:
-    before = method.tensors()
-    searched(search_scaling(method, backbone, blobs(), Scaling(1.0)))
-    closed = search_scaling(method, backbone, blobs(), Scaling(1.0))
-    for _ in range(FOLDS + 1):  # into the second scale, after starts at the first
-        next(closed)
-    closed.close()
-    for name, numbers in method.tensors().items():
-        np.testing.assert_array_equal(numbers, before[name])
+def test_all_methods_are_trained_at_the_same_scale(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method in ("decoder", "lora"):
+        scripted(monkeypatch, [0.5, 0.6, 0.0])
+        trained = Specialist.train(*stacked(), backbone=backbone, method=method, steps=1)
+        assert trained.scaling == Scaling(STEP)
 
 
-def test_who_stops_gets_the_best_so_far(backbone: Backbone, method: Method) -> None:
-    run = search_scaling(method, backbone, cracks(4), Scaling(1.0), should_stop=lambda: True)
+def test_what_was_encoded_for_the_search_is_found_again(backbone: Backbone) -> None:
+    kept = Embeddings()
+    searched(search_scaling(backbone, blobs(), Scaling(1.0), kept))
+    encoded = kept.encoded
+    assert encoded == 5 * FOLDS
+    searched(search_scaling(backbone, blobs(), Scaling(1.0), kept))
+    assert kept.encoded == encoded
+
+
+def test_who_stops_gets_the_best_so_far(backbone: Backbone) -> None:
+    run = search_scaling(backbone, cracks(4), Scaling(1.0), should_stop=lambda: True)
     looks, found = searched(run)
     assert (looks, found) == ([(1, 4)], Scaling(1.0))
 
@@ -196,8 +200,7 @@ def test_a_specialist_is_trained_at_the_scale_that_was_found(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, [0.5, 0.6, 0.0])
-    images = np.stack([e.image[..., 0] for e in blobs()]).astype(np.uint8)
-    masks = np.stack([e.mask for e in blobs()]).astype(np.uint8)
+    images, masks = stacked()
     options: dict[str, Any] = {"backbone": backbone, "preset": "quick", "steps": 1}
     assert Specialist.train(images, masks, **options).scaling == Scaling(STEP)
     given = Specialist.train(images, masks, scale=1.0, **options)

@@ -182,9 +182,9 @@ def estimate_training(
         # Of planes of few tiles, the looks for the constant are at what was encoded before.
         again = RAISED_TILES if tiles > RAISED_TILES else 0
         encodings = new * (learning * tiles + images * again)
-        if search and images >= FOLDS:
-            # A tile of each at the first scale, four at the next.
-            encodings += 5 * min(images, TRIED)
+    if search and plan.start_from_examples and images >= FOLDS:
+        # A tile of each at the first scale, four at the next.
+        encodings += 5 * min(images, TRIED)
     views = 0
     if speed.kept and plan.views_per_image is not None:
         drawn = math.ceil(plan.steps * plan.batch_size / learning)

@@ -311,10 +311,8 @@ class Specialist:
         plan = plan if start_from is None else continued(plan)
         plan = plan if learning_rate is None else replace(plan, learning_rate=learning_rate)
         started = time.perf_counter()
-        if scale == "auto" and plan.start_from_examples and trainee.raises_logits:
-            kept = Embeddings(limit=0) if embeddings is None else embeddings
-            seen_by = recalling(trainee.to(backbone.device), backbone, kept)
-            search = search_scaling(trainee, seen_by, examples, scaling, should_stop)
+        if scale == "auto" and plan.start_from_examples:
+            search = search_scaling(backbone, examples, scaling, embeddings, should_stop)
             scaling = yield from _as_steps(search)
         if augmentation_picture is not None:
             draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)

@@ -230,7 +230,7 @@ class Engine:
             images,
             tiles=_tiles(request, backbone),
             known=min(images, self._known.get(backbone.identity, 0)),
-            search=start is None,
+            search=start is None and backbone.task_encoder is not None,
         )
         return Expected(estimate, None, backbone.device.type, speed.learned)
 

@@ -206,7 +206,8 @@ class _Timing:
         )
         batch = method.batch_size or shared.batch_size
         plan = plan if batch is None else replace(plan, batch_size=batch)
-        training = estimate_training(speed, plan, size, tiles=extent.tiles).seconds
+        search = shared.scale == "auto" and self.backbone.task_encoder is not None
+        training = estimate_training(speed, plan, size, tiles=extent.tiles, search=search).seconds
         return training + extent.test_images * extent.tiles * (speed.encode + speed.decode)
 
     def _probe(self, method: MethodConfig) -> tuple[float, float] | None:

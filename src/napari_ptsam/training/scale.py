@@ -15,7 +15,9 @@ import torch
 
 from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.backbones.embedded import TaskEncoder, TaskStatistics
+from napari_ptsam.embeddings import Embeddings, recalling
 from napari_ptsam.examples import Example
+from napari_ptsam.methods import build_method
 from napari_ptsam.methods.base import Method
 from napari_ptsam.metrics import dice
 from napari_ptsam.predict import decode_plane
@@ -41,10 +43,10 @@ ScaleSearch = Generator[tuple[int, int], None, Scaling]
 
 
 def search_scaling(
-    method: Method,
     backbone: Backbone,
     examples: Sequence[Example],
     first: Scaling,
+    embeddings: Embeddings | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ScaleSearch:
     """Go from `first` to larger scales, as long as each is worth its time.
@@ -52,8 +54,8 @@ def search_scaling(
     Compared is the mean Dice, at the images' own pixels, of examples after a start from the others
     with the best constant. It is `first` that is returned where nothing can be compared: without a
     task encoder, with fewer than `FOLDS` examples of the object, with images that are enlarged as
-    it is, or where objects are so large that the whole view tells what they are. The method's
-    numbers are left as they were.
+    it is, or where objects are so large that the whole view tells what they are. The starts are of
+    decoder prompts, so that all methods see the same examples at the same scale.
     """
     encoder = backbone.task_encoder
     shown = [e for e in examples if (e.mask & e.valid).any()]
@@ -66,19 +68,17 @@ def search_scaling(
         return first
     chosen = np.linspace(0, len(shown) - 1, min(TRIED, len(shown))).round().astype(int)
     crops = [_crop(shown[i], first, backbone.input_size) for i in chosen]
-    trial, best, best_dice, before = first, first, -1.0, method.tensors()
-    try:
-        while factor <= LARGEST:
-            score = yield from _cross_validated(
-                method, backbone, encoder, crops, trial, should_stop
-            )
-            if score is None or score < best_dice + WORTH:
-                break
-            best, best_dice = trial, score
-            factor *= STEP
-            trial = Scaling(round(factor, 3))
-    finally:
-        method.load_tensors(before)
+    method = build_method("ptsam", {}, backbone).to(backbone.device)
+    kept = Embeddings(limit=0) if embeddings is None else embeddings
+    seen_by = recalling(method, backbone, kept)
+    trial, best, best_dice = first, first, -1.0
+    while factor <= LARGEST:
+        score = yield from _cross_validated(method, seen_by, encoder, crops, trial, should_stop)
+        if score is None or score < best_dice + WORTH:
+            break
+        best, best_dice = trial, score
+        factor *= STEP
+        trial = Scaling(round(factor, 3))
     return best
 
 
@@ -93,7 +93,7 @@ def _crop(example: Example, scaling: Scaling, size: int) -> Example:
     corners = [(int(y / scale), int(x / scale)) for y, x in offsets]
     windows = [(slice(y, y + side), slice(x, x + side)) for y, x in corners]
     counts = [int((example.mask[w] & example.valid[w]).sum()) for w in windows]
-    order = [i for i in np.argsort(counts, kind="stable") if counts[i]]
+    order = [i for i in np.argsort(counts, kind="stable") if counts[i]] or [0]
     window = windows[order[len(order) // 2]]
     image, mask, valid = example.image[window], example.mask[window], example.valid[window]
     return replace(example, image=image, mask=mask, valid=valid, instances=None)
