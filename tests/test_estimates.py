@@ -94,9 +94,11 @@ def test_a_search_for_the_scale_is_estimated_as_it_comes_out(calls: dict[str, in
     for _ in search_scaling(backbone, blobs, Scaling(1.0)):
         pass
     speed = replace(NOTHING, encode=1)
-    plain, sought = (estimate_training(speed, PLAN, FOLDS, search=s).seconds for s in (False, True))
+    plan = replace(PLAN, search_scale=True)
+    plain, sought = (estimate_training(speed, plan, FOLDS, search=s).seconds for s in (False, True))
     assert sought - plain == calls["encode"]
-    few = (estimate_training(speed, PLAN, FOLDS - 1, search=s).seconds for s in (False, True))
+    assert estimate_training(speed, PLAN, FOLDS, search=True).seconds == plain
+    few = (estimate_training(speed, plan, FOLDS - 1, search=s).seconds for s in (False, True))
     assert next(few) == next(few)
 
 

@@ -201,9 +201,11 @@ def test_a_specialist_is_trained_at_the_scale_that_was_found(
 ) -> None:
     scripted(monkeypatch, [0.5, 0.6, 0.0])
     images, masks = stacked()
-    options: dict[str, Any] = {"backbone": backbone, "preset": "quick", "steps": 1}
+    options: dict[str, Any] = {"backbone": backbone, "steps": 1}
     assert Specialist.train(images, masks, **options).scaling == Scaling(STEP)
     given = Specialist.train(images, masks, scale=1.0, **options)
     assert given.scaling == Scaling(1.0)
-    again = Specialist.train(images, masks, start_from=given, preset="quick", steps=1)
-    assert again.scaling == Scaling(1.0)
+    quick = Specialist.train(images, masks, preset="quick", **options)
+    assert quick.scaling == Scaling(None)
+    again = Specialist.train(images, masks, start_from=quick, steps=1)
+    assert again.scaling == Scaling(None)

@@ -171,7 +171,8 @@ def estimate_training(
     known
         For how many images the embeddings are there already.
     search
-        Whether a scale is looked for first; as long as it takes to find none that is better.
+        Whether there is a scale to look for, where the plan wants it; as long as it takes to find
+        none that is better.
     """
     held = 0
     if plan.held_out and images >= 3:
@@ -182,7 +183,7 @@ def estimate_training(
         # Of planes of few tiles, the looks for the constant are at what was encoded before.
         again = RAISED_TILES if tiles > RAISED_TILES else 0
         encodings = new * (learning * tiles + images * again)
-    if search and plan.start_from_examples and images >= FOLDS:
+    if search and plan.search_scale and images >= FOLDS:
         # A tile of each at the first scale, four at the next.
         encodings += 5 * min(images, TRIED)
     views = 0

@@ -311,7 +311,7 @@ class Specialist:
         plan = plan if start_from is None else continued(plan)
         plan = plan if learning_rate is None else replace(plan, learning_rate=learning_rate)
         started = time.perf_counter()
-        if scale == "auto" and plan.start_from_examples:
+        if scale == "auto" and plan.search_scale:
             search = search_scaling(backbone, examples, scaling, embeddings, should_stop)
             scaling = yield from _as_steps(search)
         if augmentation_picture is not None:

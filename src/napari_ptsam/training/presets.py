@@ -40,6 +40,8 @@ class TrainingPlan:
     start_from_examples
         Begin with the prompts that the backbone's task encoder makes from the examples,
         where it has one.
+    search_scale
+        Look for a working scale that tells the examples better, where none is given.
     rotations
         In how many positions the trained specialist looks at each image, unless told otherwise.
     """
@@ -57,6 +59,7 @@ class TrainingPlan:
     refit: bool = False
     full_resolution_loss: bool = False
     start_from_examples: bool = True
+    search_scale: bool = False
     rotations: int = 1
     seed: int = 0
 
@@ -92,7 +95,12 @@ def training_plan(
             "quick", steps=150, learning_rate=rate, views_per_image=4, evaluate_every=15
         ),
         "standard": TrainingPlan(
-            "standard", steps=500, learning_rate=rate, refit=True, rotations=4
+            "standard",
+            steps=500,
+            learning_rate=rate,
+            refit=True,
+            search_scale=True,
+            rotations=4,
         ),
         "paper": TrainingPlan(
             "paper",
