@@ -9,7 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 class ShortTrainer(nnUNetTrainer):
-    """500 steps in place of 250,000: what two cores do in about the time of the other rows.
+    """500 steps in place of 250,000: what one core does in half an hour.
 
     Everything else is nnU-Net's own: its augmentation, its loss, its falling rate, and its test
     with mirrored images. The rate falls from epoch to epoch, hence ten short ones.
