@@ -117,9 +117,10 @@ def test_whole_images_go_on_from_the_scale_that_fits_them_in(
     assert tried[0] is None
 
 
-def test_many_examples_are_looked_at_in_part(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def looked_at(
+    backbone: Backbone, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> list[Example]:
+    """What of the examples is tried."""
     given: list[Example] = []
 
     def score(*arguments: Any) -> Generator[tuple[int, int], None, float]:
@@ -128,22 +129,22 @@ def test_many_examples_are_looked_at_in_part(
         return 0.0
 
     monkeypatch.setattr(scale, "_cross_validated", score)
-    searched(search_scaling(backbone, blobs(TRIED + 5), Scaling(1.0)))
+    searched(search_scaling(backbone, examples, Scaling(1.0)))
+    return given
+
+
+def test_many_examples_are_looked_at_in_part(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = looked_at(backbone, blobs(TRIED + 5), monkeypatch)
     assert len({e.key for e in given}) == TRIED
 
 
 def test_large_planes_are_looked_at_in_part(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Example] = []
-
-    def score(*arguments: Any) -> Generator[tuple[int, int], None, float]:
-        seen[:] = arguments[3]
-        yield 1, 1
-        return 0.0
-
-    monkeypatch.setattr(scale, "_cross_validated", score)
-    searched(search_scaling(backbone, blobs(side=700), Scaling(1.0)))
+    seen = looked_at(backbone, blobs(side=700), monkeypatch)
+    assert len(seen) == FOLDS
     for crop in seen:
         assert crop.image.shape == (256, 256, 3)
         assert crop.mask.any()
