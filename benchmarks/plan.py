@@ -36,7 +36,7 @@ def plan(measured: dict[str, Any], options: argparse.Namespace) -> dict[str, flo
     wide = options.block * options.scale
     tiles = ((wide + tile) / (tile * (1 - OVERLAP))) ** 2
     halo = (1 + tile / wide) ** 2
-    seconds = chunks * tiles * seconds_per_tile(measured, tile)
+    seconds = chunks * tiles * options.rotations * seconds_per_tile(measured, tile)
     hours = seconds / HOUR
     per_chunk = seconds / chunks
     lost = options.failures * per_chunk / HOUR / 2
@@ -68,6 +68,7 @@ def main() -> None:
     add("--block", type=int, default=4096, help="side of a chunk in pixels (%(default)s)")
     add("--tile", type=int, default=256, help="the model's input (%(default)s)")
     add("--scale", type=float, default=1.0, help="working scale (%(default)s)")
+    add("--rotations", type=int, default=1, help="positions of each tile (%(default)s)")
     add("--failures", type=float, default=0.01, help="of a worker in an hour (%(default)s)")
     add("--price", type=float, default=1.0, help="of a device's hour (%(default)s)")
     add("--chunks-per-object", type=float, default=1.0, help="of Zarr in one file (%(default)s)")
@@ -79,7 +80,8 @@ def main() -> None:
     print("| figure | value |\n|---|---|")
     for name, value in plan(content, options).items():
         print(f"| {name} | {value:,.4g} |")
-    assumed = ("workers", "block", "tile", "scale", "failures", "price", "chunks_per_object")
+    assumed = ("workers", "block", "tile", "scale", "rotations")
+    assumed += ("failures", "price", "chunks_per_object")
     print("\nAssumed: " + ", ".join(f"{n} {getattr(options, n):g}" for n in assumed) + ".")
 
 

@@ -156,14 +156,14 @@ def test_a_plan_counts_tiles_at_the_working_scale(measured_at: float | str, tile
         "bytes_written_per_voxel": 0.5, "setting": {"scale": measured_at},
     }  # fmt: skip
     given = argparse.Namespace(
-        voxels=1e12, block=4096, tile=256, scale=0.5, workers=10, failures=0.0, price=2.0,
-        chunks_per_object=1.0,
+        voxels=1e12, block=4096, tile=256, scale=0.5, rotations=4, workers=10, failures=0.0,
+        price=2.0, chunks_per_object=1.0,
     )  # fmt: skip
     found = plan(measured, given)
     # 2,048 model pixels and the tiles at its borders, every 192 pixels in both directions.
     assert found["tiles per chunk"] == pytest.approx(12**2)
-    assert found["seconds per chunk"] == pytest.approx(144 * 0.5 / tiles)
-    assert found["cost"] == pytest.approx(2 * 59_605 * 144 * 0.5 / tiles / 3600, rel=1e-4)
+    assert found["seconds per chunk"] == pytest.approx(4 * 144 * 0.5 / tiles)
+    assert found["cost"] == pytest.approx(2 * 59_605 * 4 * 144 * 0.5 / tiles / 3600, rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", frontier.SHAPES.values(), ids=frontier.SHAPES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_ptsam.ahead import embed_planes
+from napari_ptsam.ahead import disk_space, embed_planes
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.cache import DiskCache
 from napari_ptsam.cli import main
@@ -199,6 +199,23 @@ def test_embedding_ends_early_where_the_encoder_is_faster_than_the_disk(
     with pytest.warns(UserWarning, match="takes longer than computing"):
         assert len(list(work)) == 1
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_embeddings_take_the_space_that_is_told_beforehand(
+    tiny_backbone: Path, folder: Path, stack: np.ndarray, rotations: int
+) -> None:
+    backbone, planes = load_backbone(tiny_backbone), open_planes(stack)
+    disk = DiskCache(writes=True)
+    list(
+        embed_planes(
+            backbone, planes, Embeddings(0, disk), Normalization(), Scaling(1.0), rotations
+        )
+    )
+    told = disk_space(backbone, planes, Scaling(1.0), rotations)
+    files = len(list(folder.rglob("*.zarr.zip")))
+    # Beside the numbers each file has some kilobytes of its own.
+    assert 0.5 * told < disk.in_use() < told + 4000 * files
 
 
 def test_a_specialist_decides_its_scale(

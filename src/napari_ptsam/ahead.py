@@ -45,15 +45,17 @@ class PlaneEmbedded:
     recalled: int
 
 
-def disk_space(backbone: Backbone, planes: Planes, scaling: Scaling) -> int:
-    """Bytes on disk that the embeddings of planes take at most, about.
+def disk_space(
+    backbone: Backbone, planes: Planes, scaling: Scaling, rotations: int = 1
+) -> int:
+    """Bytes on disk that the embeddings of planes in so many positions take at most, about.
 
     Compression saves a little of it, and what is kept already takes no more.
     """
     size = backbone.input_size
     shapes = Counter(planes.shape_of(index) for index in range(len(planes)))
     tiles = sum(n * tile_count(shape, scaling, size) for shape, n in shapes.items())
-    return tiles * backbone.embedding_count * torch.float16.itemsize
+    return rotations * tiles * backbone.embedding_count * torch.float16.itemsize
 
 
 def embed_planes(

@@ -144,13 +144,17 @@ class EmbedBox(QWidget):
     def _cost(self, image: Image) -> str:
         from napari_ptsam.ahead import disk_space
 
-        entry, subject = self._state.current, self._subject()
+        entry = self._state.current
         if entry is None:
             return ""
+        specialist = entry.specialist
+        subject = self._subject(), specialist.rotations
         if self._estimated[0] != subject:
             try:
-                planes, specialist = planes_of(image, self._channel), entry.specialist
-                nbytes = disk_space(specialist.backbone, planes, specialist.scaling)
+                planes = planes_of(image, self._channel)
+                nbytes = disk_space(
+                    specialist.backbone, planes, specialist.scaling, specialist.rotations
+                )
             except PtsamError as error:
                 return str(error)
             self._estimated = subject, nbytes
