@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from napari_ptsam.benchmark.config import read_config
 from napari_ptsam.benchmark.findings import find_all
+from napari_ptsam.benchmark.plots import draw_curves
 from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.results import Results, Status
 from napari_ptsam.benchmark.tables import SCORES, Figures, Spread
@@ -116,6 +118,19 @@ def test_a_gain_is_taken_split_by_split(made: Make) -> None:
     gain = made(AS_IN_THE_PAPER).gain("a", "md", "both", 16)
     assert gain.mean == pytest.approx(5.0)
     assert gain.sd == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_curve_that_was_broken_off_is_not_drawn(made: Make) -> None:
+    pytest.importorskip("matplotlib")
+    config = (figures := made(AS_IN_THE_PAPER)).config
+    results = Results(config, figures.output)
+    for cell in config.cells():
+        if cell.split == 0:
+            path = results.path(cell)
+            found = json.loads(path.read_text()) | {"curve": [[1, 0.9]], "resumed": True}
+            path.write_text(json.dumps(found))
+    (axis,) = draw_curves(Figures(results, {"a": None})).axes
+    assert {float(line.get_ydata()[0]) for line in axis.get_lines()} == {0.5}
 
 
 def verdicts(figures: Figures) -> list[str]:

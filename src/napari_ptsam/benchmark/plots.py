@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,7 +93,7 @@ def draw_parameters(figures: Figures) -> Any:
         f"o frozen encoder   x tuned encoder   ◆ no SAM;  larger: more images ({sizes})",
         fontsize=9,
     )
-    _legend_beside(axes[0])
+    _legend_beside(axes)
     return figure
 
 
@@ -123,7 +123,7 @@ def draw_images(figures: Figures) -> Any:
         axis.set_title(data.shown, fontsize=10)
         axis.set_xlabel("training images")
     axes[0].set_ylabel("test Dice, %")
-    _legend_beside(axes[-1])
+    _legend_beside(axes)
     return figure
 
 
@@ -169,7 +169,7 @@ def draw_gain(figures: Figures) -> Any:
         axis.set_title(f"{size} training images", fontsize=10)
         _slant(axis)
     axes[0].set_ylabel("Dice gained by tuning the encoder, points")
-    _legend_beside(axes[-1])
+    _legend_beside(axes)
     return figure
 
 
@@ -189,7 +189,11 @@ def draw_prompts(figures: Figures) -> Any:
         axis.set_xscale("log", base=2)
         axis.set_xticks(counts, [str(n) for n in counts])
         axis.minorticks_off()
-        axis.set_xlabel(titles[where][0])
+        axis.set_xlabel(titles[where][0], fontsize=8)
+        # Five points at least: stretched to the panel, tenths of a point would look like much.
+        low, high = axis.get_ylim()
+        spare = max(0.0, 5.0 - (high - low)) / 2
+        axis.set_ylim(low - spare, high + spare)
         axis.set_title(", ".join(data), fontsize=8)
     axes[0].set_ylabel(f"test Dice, %, {figures.config.sizes[0]} images", fontsize=8)
     return figure
@@ -203,7 +207,8 @@ def draw_curves(figures: Figures) -> Any:
             curves = [
                 result["curve"]
                 for _, result in figures.done(data=data.name, method=method.name, size=size)
-                if result.get("curve")
+                # Of one that was stopped and went on, the curve has only the steps since then.
+                if result.get("curve") and not result.get("resumed")
             ]
             # Trainings that stopped early have other steps, and no mean with the others.
             same = [c for c in curves if [p[0] for p in c] == [p[0] for p in curves[0]]]
@@ -223,7 +228,7 @@ def draw_curves(figures: Figures) -> Any:
         axis.set_title(data.shown, fontsize=10)
         axis.set_xlabel("training step")
     axes[0].set_ylabel(f"training loss, {size} images")
-    _legend_beside(axes[-1])
+    _legend_beside(axes)
     return figure
 
 
@@ -257,10 +262,18 @@ def _figure(
     return figure, axes
 
 
-def _legend_beside(axis: Any) -> None:
-    handles, _ = axis.get_legend_handles_labels()
-    if handles:
-        axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7, frameon=False)
+def _legend_beside(axes: Sequence[Any]) -> None:
+    """A legend at the right of the last of the panels, of what any of them shows."""
+    shown = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if shown:
+        axes[-1].legend(
+            shown.values(), shown, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7,
+            frameon=False,
+        )  # fmt: skip
 
 
 def _slant(axis: Any) -> None:
