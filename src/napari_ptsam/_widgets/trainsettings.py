@@ -18,8 +18,8 @@ PRESETS = {
 }
 PRESET_TIPS = (
     "Good for a first look, and often good enough.",
-    "Takes longer, in the end learns from all annotated planes, and segments more carefully: "
-    "each plane is looked at from four sides.",
+    "Takes longer: tries larger views of the objects, in the end learns from all annotated "
+    "planes, and segments more carefully, each plane looked at from four sides.",
     "The published method, step by step. Takes hours; no planes are kept out, so that no Dice "
     "to expect is told.",
 )
