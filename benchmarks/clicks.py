@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.click_actions import Target, actions
 from benchmarks.record import RESULTS, circumstances, write_json
+from benchmarks.settings import refuse_mixture
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.clicking import Clicker, ClickPrompt, click_plan, train_clicks
 from napari_ptsam.clicking.prompt import well_inside
@@ -188,20 +189,30 @@ def scaling_of(bench: Bench, name: str) -> Scaling:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the cells that are asked for and not yet known; print the tables."""
+    """Run the cells that are asked for and not yet known; print the tables.
+
+    Raises
+    ------
+    InputError
+        If there are cells of other settings that are not run again.
+    """
     stored: dict[str, Any] = {"cells": {}, "tuning": {}}
     if options.output.exists():
         stored = json.loads(options.output.read_text(encoding="utf-8"))
+    part = "tuning" if options.tune else "cells"
+    asked: Collection[str] = rates_of(options) if options.tune else cells_of(options)
+    known = {cell: figures.get("setting") for cell, figures in stored[part].items()}
+    refuse_mixture(known, setting(options), options.output, asked if options.fresh else ())
     bench = Bench(options)
     if options.tune:
         tune(bench, stored)
         return
-    for cell, asked in cells_of(options).items():
+    for cell, (name, method, images, seed) in cells_of(options).items():
         if cell in stored["cells"] and not options.fresh:
             continue
-        figures = run_cell(bench, *asked)
-        stored["cells"][cell] = figures | {"circumstances": circumstances()}
-        stored["setting"] = setting(options)
+        figures = run_cell(bench, name, method, images, seed)
+        about = {"setting": setting(options), "circumstances": circumstances()}
+        stored["cells"][cell] = figures | about
         write_json(options.output, stored)
         print(f"{cell}: IoU {100 * figures['iou_centre']:.1f}", flush=True)
     print(table(stored["cells"]))
@@ -224,20 +235,27 @@ def cells_of(options: argparse.Namespace) -> dict[str, tuple[str, str, int, int]
 
 def tune(bench: Bench, stored: dict[str, Any]) -> None:
     """Held-out IoU within the ``train`` folders, by learning rate."""
-    for name in bench.options.only:
-        for rate in RATES:
-            key = f"{name}/rate{rate:g}"
-            if key in stored["tuning"] and not bench.options.fresh:
-                continue
-            record = bench.trained(name, "plm", 64, 0, rate).metadata.training
-            stored["tuning"][key] = {k: record[k] for k in ("held_out_iou", "steps")}
-            write_json(bench.options.output, stored)
-            print(f"{key}: held-out IoU {100 * record['held_out_iou']:.1f}", flush=True)
+    for key, (name, rate) in rates_of(bench.options).items():
+        if key in stored["tuning"] and not bench.options.fresh:
+            continue
+        record = bench.trained(name, "plm", 64, 0, rate).metadata.training
+        figures = {k: record[k] for k in ("held_out_iou", "steps")}
+        stored["tuning"][key] = figures | {"setting": setting(bench.options)}
+        write_json(bench.options.output, stored)
+        print(f"{key}: held-out IoU {100 * record['held_out_iou']:.1f}", flush=True)
+
+
+def rates_of(options: argparse.Namespace) -> dict[str, tuple[str, float]]:
+    """Data set and learning rate of each comparison within the ``train`` folders."""
+    return {f"{name}/rate{rate:g}": (name, rate) for name in options.only for rate in RATES}
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """Of the options those that figures depend on."""
-    names = ("steps", "learning_rate", "objects_a_step", "objects", "planes", "backbone")
+    names = (
+        "steps", "learning_rate", "objects_a_step", "objects", "planes", "spread_objects",
+        "backbone",
+    )  # fmt: skip
     return {name: getattr(options, name) for name in names}
 
 

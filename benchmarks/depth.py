@@ -58,12 +58,12 @@ def written(path: Path, stack: NDArray[Any], like: Part) -> Path:
 
 
 def scores(mask: Path, truth: NDArray[Any], planes: Sequence[int]) -> tuple[float, float]:
-    """Mean and SD over planes of the Dice in percent."""
+    """Mean and SD (n - 1) over planes of the Dice in percent."""
     found = open_planes(mask)
     side = found.shape_of(0)[0]
     wanted = truth if side == truth.shape[1] else truth[:, MIDDLE, MIDDLE]
     each = [100 * dice(found.read(i - FIRST) > 0, wanted[i - FIRST] > 0) for i in planes]
-    return float(np.mean(each)), float(np.std(each))
+    return float(np.mean(each)), float(np.std(each, ddof=1))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import data, unseen
 from benchmarks.record import RESULTS, circumstances, write_json
+from benchmarks.settings import refuse_mixture
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import build_embedded, shape_of_state
 from napari_ptsam.baselines import Baseline
@@ -184,9 +185,21 @@ def table(cells: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the cells that are asked for and not yet known; print the table."""
-    for seed, method, name in product(options.seeds, options.methods, options.only):
-        cell = f"{method}/{name}/seed{seed}"
+    """Run the cells that are asked for and not yet known; print the table.
+
+    Raises
+    ------
+    InputError
+        If the table has cells of other settings that are not run again.
+    """
+    setting = {name: getattr(options, name) for name in ("images", "preset", "backbone")}
+    asked = {
+        f"{method}/{name}/seed{seed}": (seed, method, name)
+        for seed, method, name in product(options.seeds, options.methods, options.only)
+    }
+    known = {cell: figures.get("setting") for cell, figures in read_cells(options.output).items()}
+    refuse_mixture(known, setting, options.output, asked if options.fresh else ())
+    for cell, (seed, method, name) in asked.items():
         if cell in read_cells(options.output) and not options.fresh:
             continue
         if missing := NnUnetBaseline(Path()).missing if method == "nnunet" else None:
@@ -194,7 +207,6 @@ def run(options: argparse.Namespace) -> None:
             continue
         print(f"{cell} ...", flush=True)
         figures, rows = run_cell(method, load(name, seed, options), seed, options)
-        setting = {k: getattr(options, k) for k in ("images", "preset", "backbone")}
         figures |= {"setting": setting, "circumstances": circumstances()}
         # Read again: another process may fill other cells of the same table.
         write_json(options.output, {"cells": read_cells(options.output) | {cell: figures}})

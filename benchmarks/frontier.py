@@ -5,7 +5,8 @@ tells what it costs (megabytes, seconds of the encoder) and what its features ar
 specialists of 16 images after a single step, which is hardly more than their closed-form start. On
 other images of the ``train`` folders, of the real data sets and of procedural types that no
 backbone was trained on; nothing is measured on the ``test`` folders. Some four minutes a size on
-one core. A size that is in ``benchmarks/results/frontier.json`` is not run again.
+one core. A size that is in ``benchmarks/results/frontier.json`` is not run again (``--fresh``
+forgets those that are asked for).
 
 The schedule is a fortieth of what the shipped weights had, so small differences mean nothing.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ import torch
 from benchmarks import data, unseen
 from benchmarks.fewshot import read_test_images
 from benchmarks.record import RESULTS, circumstances, write_json
+from benchmarks.settings import refuse_mixture
 from benchmarks.speed import encoder_seconds
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.embedded import EmbeddedShape
@@ -101,7 +104,9 @@ def feature_dice(backbone: Backbone, data_set: data.DataSet) -> float:
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Pre-train one size, and say what it costs and what it is worth."""
-    run = options.runs / name.replace(" ", "-").replace(":", "")
+    run = options.runs / f"{name.replace(' ', '-').replace(':', '')}-{options.steps}"
+    if options.fresh:
+        shutil.rmtree(run, ignore_errors=True)
     started = time.perf_counter()
     train(recipe_of(SHAPES[name], options.steps), options.pool, run, "cpu")
     seconds = time.perf_counter() - started
@@ -138,8 +143,30 @@ def table(sizes: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def run(options: argparse.Namespace) -> None:
+    """Run the sizes that are asked for and not yet known; print the table.
+
+    Raises
+    ------
+    InputError
+        If the table has sizes of another schedule that are not run again.
+    """
+    known: dict[str, Any] = {"sizes": {}}
+    if options.output.exists():
+        known = json.loads(options.output.read_text(encoding="utf-8"))
+    steps = {name: {"steps": figures["steps"]} for name, figures in known["sizes"].items()}
+    renewed = options.only if options.fresh else ()
+    refuse_mixture(steps, {"steps": options.steps}, options.output, renewed)
+    for name in options.only:
+        if name not in known["sizes"] or options.fresh:
+            known["sizes"][name] = measure(name, options) | {"circumstances": circumstances()}
+            write_json(options.output, known)
+            print(f"{name}: {known['sizes'][name]['dice']}", flush=True)
+    print(table(known["sizes"]))
+
+
 def main() -> None:
-    """Run the sizes that are not yet known; print the table."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pool", type=Path, help="folder of python -m pretraining.pool")
     parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES))
@@ -147,18 +174,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--made", type=Path, default=Path("output") / "unseen")
     parser.add_argument("--runs", type=Path, default=Path("output") / "frontier")
+    parser.add_argument("--fresh", action="store_true", help="run known sizes again")
     parser.add_argument("--output", type=Path, default=RESULTS / "frontier.json")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    known: dict[str, Any] = {"sizes": {}}
-    if options.output.exists():
-        known = json.loads(options.output.read_text(encoding="utf-8"))
-    for name in options.only:
-        if name not in known["sizes"]:
-            known["sizes"][name] = measure(name, options) | {"circumstances": circumstances()}
-            write_json(options.output, known)
-            print(f"{name}: {known['sizes'][name]['dice']}", flush=True)
-    print(table(known["sizes"]))
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.record import RESULTS
 from napari_ptsam.benchmark.config import BenchmarkConfig, read_config
-from napari_ptsam.benchmark.datasets import DataSet, data_folder, open_data, stored_splits
+from napari_ptsam.benchmark.datasets import DataSet, all_stored_splits, data_folder, open_data
 from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.results import Results
 from napari_ptsam.errors import PtsamError
@@ -40,7 +40,7 @@ def keep(config: BenchmarkConfig, output: Path, folder: Path) -> None:
     folder
         Gets ``cells.json``, a line for each training, and ``masks`` of the images shown.
     """
-    splits = {data.name: stored_splits(config, data) for data in config.data}
+    splits = all_stored_splits(config)
     results, around, lines = Results(config, output), [], []
     for _, result in results.all(splits):
         if result is None:
@@ -92,7 +92,7 @@ def report(config: BenchmarkConfig, folder: Path, page: Path) -> str:
     str
         The report.
     """
-    splits = {data.name: stored_splits(config, data) for data in config.data}
+    splits = all_stored_splits(config)
     with tempfile.TemporaryDirectory() as scratch:
         results = restore(config, folder, Path(scratch))
         written = write_report(results, splits, _data_here(config))

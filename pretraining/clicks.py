@@ -10,6 +10,7 @@ from its last checkpoint.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,13 @@ from torch import Tensor, nn
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.backbone import Embedding, decode_masks
 from napari_ptsam.backbones.clicks import ClickDecoder, point_tokens
+from napari_ptsam.errors import TrainingError
 from pretraining import episodes
 from pretraining.recipe import Phase, Recipe
-from pretraining.train import go_on
+from pretraining.train import CHECKPOINT, go_on
+
+BACKBONE = "backbone.json"
+"""In a run's folder: the frozen backbone that it trains for."""
 
 OBJECTS = 8
 """Objects that are asked for in each crop."""
@@ -92,9 +97,31 @@ def click_losses(logits: Tensor, quality: Tensor, target: Tensor) -> dict[str, T
 
 
 def train(recipe: Recipe, backbone: Backbone, pool: Path, run: Path, until: int | None) -> None:
-    """Go on from the run's last checkpoint to the recipe's end, or to before `until`."""
+    """Go on from the run's last checkpoint to the recipe's end, or to before `until`.
+
+    Raises
+    ------
+    TrainingError
+        If the run has begun with another recipe, or for another backbone.
+    """
+    _note_backbone(run, backbone)
     model = ClickTrainer(backbone, recipe.seed).to(backbone.device)
     go_on(model, recipe, pool, run, until, WARM_UP)
+
+
+def _note_backbone(run: Path, backbone: Backbone) -> None:
+    """Write down whose click decoder a run trains; raise if it has begun with another's."""
+    path = run / BACKBONE
+    if (run / CHECKPOINT).exists():
+        known = json.loads(path.read_text())["identity"] if path.exists() else "not told"
+        if known != backbone.identity:
+            raise TrainingError(
+                f"{run} has begun on another backbone (identity {known[:12]} there, "
+                f"{backbone.identity[:12]} here). Name another folder with --run to begin anew, "
+                "or give the former file as --backbone to go on."
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"name": backbone.name, "identity": backbone.identity}, indent=1))
 
 
 def main() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from napari_ptsam.backbones.embedded import EmbeddedShape
 
@@ -96,6 +99,21 @@ class Recipe:
         """SHA-256 over all values, 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def begun(self, step: int) -> Recipe:
+        """The recipe of the steps before one: without the phases that begin there or later."""
+        starts = np.cumsum([0, *(phase.steps for phase in self.phases)])
+        kept = (p for p, start in zip(self.phases, starts, strict=False) if start < step)
+        return replace(self, phases=tuple(kept))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Values that another recipe has otherwise, such as ``seed: 1 there, 2 here``."""
+        here, there = dict(_values(asdict(self))), dict(_values(asdict(other)))
+        return [
+            f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here"
+            for name in dict.fromkeys((*here, *there))
+            if here.get(name) != there.get(name)
+        ]
+
     def phase_at(self, step: int) -> tuple[Phase, float]:
         """Phase of a step and its learning rate."""
         for phase in self.phases:
@@ -111,3 +129,15 @@ def _as_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _as_tuples(v) for k, v in value.items()}
     return tuple(_as_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of a recipe by their names, such as ``phases[0].crop``."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _values(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, tuple) and any(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from _values(inner, f"{name}[{number}]")
+    else:
+        yield name, value

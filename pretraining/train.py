@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_ptsam.errors import TrainingError
 from pretraining import episodes
 from pretraining.model import Pretrainer
 from pretraining.pool import read_type
@@ -96,12 +97,18 @@ def go_on(
         only logged.
     warm_up
         Steps over which the learning rate rises.
+
+    Raises
+    ------
+    TrainingError
+        If the run has begun with another recipe. Phases may be added, and such changed as have
+        not begun yet.
     """
     run.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
-    first = restore(run / CHECKPOINT, model, optimiser)
+    first = restore(run, recipe, model, optimiser)
     end = recipe.steps if until is None else min(until, recipe.steps)
     if first >= end:
         return
@@ -162,14 +169,29 @@ def save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: i
     temporary.replace(path)
 
 
-def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Take over a checkpoint, if there is one; returns the step to go on from."""
+def restore(run: Path, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Take over a run's checkpoint, if there is one; returns the step to go on from."""
+    path = run / CHECKPOINT
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
+    step = int(state["step"])
+    _refuse_another(recipe, run, step)
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    return step
+
+
+def _refuse_another(recipe: Recipe, run: Path, step: int) -> None:
+    """Raise if a run's steps so far are not those of a recipe, whose digest the weights get."""
+    known = Recipe.parse(json.loads((run / RECIPE).read_text())).begun(step)
+    changed = recipe.begun(step).differences(known)
+    if changed:
+        raise TrainingError(
+            f"{run} has gone {step} steps by another recipe ({'; '.join(changed)}). Name another "
+            "folder with --run to begin anew, or take these values back to go on; phases may be "
+            "added at the end."
+        )
 
 
 def main() -> None:

@@ -19,14 +19,13 @@ from test_cli import local_server
 
 from napari_ptsam.benchmark import published
 from napari_ptsam.benchmark.config import BenchmarkConfig, DataConfig, MethodConfig
-from napari_ptsam.benchmark.datasets import data_folder, open_data, split_file
+from napari_ptsam.benchmark.datasets import data_folder, keep_splits, open_data, split_file
 from napari_ptsam.benchmark.pool import Pool
 from napari_ptsam.benchmark.published import (
     SOURCE,
     PublishedSet,
     fetch_published,
     find_published,
-    list_published,
 )
 from napari_ptsam.errors import DownloadError, InputError
 from napari_ptsam.fetching import Checksum, Patience
@@ -141,8 +140,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def test_every_published_set_is_tested_and_described() -> None:
-    assert set(CONTENTS) == {data.name for data in list_published()}
-    for data in list_published():
+    assert set(CONTENTS) == {data.name for data in published._SETS}
+    for data in published._SETS:
         assert data.licence
         assert "doi:" in data.citation
         for file in data.files:
@@ -238,7 +237,23 @@ def write_pairs(home: Path, names: list[str], ending: str = "") -> None:
 
 
 def opened(config: BenchmarkConfig):
-    return open_data(config, config.data[0], data_folder(config))
+    """As a run opens it: the draws are kept."""
+    data = open_data(config, config.data[0], data_folder(config))
+    keep_splits(config, data)
+    return data
+
+
+def test_looking_at_half_copied_data_does_not_fix_the_draws(tmp_path: Path) -> None:
+    home = tmp_path / "data" / "mine"
+    write_pairs(home, ["c0", "c1", "c2", "c3", "c4"])
+    config = study(tmp_path, DataConfig("mine", folder="mine"))
+    assert len(open_data(config, config.data[0], data_folder(config)).splits.test) == 1
+    assert not split_file(config, config.data[0]).exists()
+    for kind, content in (("images", picture(200)), ("masks", mask())):
+        for i in range(5, 10):
+            (home / kind / f"c{i}.png").write_bytes(content)
+    assert len(opened(config).splits.test) == 2
+    assert split_file(config, config.data[0]).is_file()
 
 
 def test_any_folder_of_images_and_masks_is_a_data_set(tmp_path: Path) -> None:

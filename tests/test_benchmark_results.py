@@ -11,6 +11,7 @@ import pytest
 from benchmarks import study
 from napari_ptsam.benchmark.config import read_config
 from napari_ptsam.benchmark.costs import measured_seconds
+from napari_ptsam.benchmark.datasets import all_stored_splits
 
 PICTURES = re.compile(r"[^\n]*test images drawn at random[^\n]*\n\n!\[Results on[^\n]*\n\n")
 """What a report has only where the data is."""
@@ -33,13 +34,13 @@ def test_the_committed_report_is_that_of_the_committed_results(name: str, tmp_pa
 def test_a_run_goes_on_from_restored_results(name: str, tmp_path: Path) -> None:
     config = read_config(study.HERE / f"{name}.toml")
     results = study.restore(config, study.RESULTS / name, tmp_path)
-    splits = {data.name: study.stored_splits(config, data) for data in config.data}
+    splits = all_stored_splits(config)
     kept = json.loads((study.RESULTS / name / "cells.json").read_text(encoding="utf-8"))["cells"]
     known = {tuple(vars(cell).values()) for cell, result in results.all(splits) if result}
     assert known == {tuple(cell["cell"].values()) for cell in kept}
     # The estimate of what is left to do is made from them.
     timed = {(c["cell"]["method"], c["cell"]["size"]) for c in kept if c.get("train_seconds")}
-    assert set(measured_seconds(results)) == timed
+    assert set(measured_seconds(results, splits)) == timed
 
 
 @pytest.mark.parametrize("name", study.STUDIES)

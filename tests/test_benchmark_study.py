@@ -6,6 +6,7 @@ import csv
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_tiny_backbone
 from PIL import Image
 from scenes import bright_discs
 
 from napari_ptsam.backbones import Backbone
 from napari_ptsam.benchmark import run as running
 from napari_ptsam.benchmark.config import Cell, read_config
-from napari_ptsam.benchmark.datasets import data_folder, stored_splits
+from napari_ptsam.benchmark.costs import estimate, extents, measured_seconds
+from napari_ptsam.benchmark.datasets import all_stored_splits, data_folder
 from napari_ptsam.benchmark.report import write_report
 from napari_ptsam.benchmark.run import CellEnd, CellStep, run_benchmark
 from napari_ptsam.benchmark.shared import SharedEmbeddings
-from napari_ptsam.benchmark.study import Choice, Study, prepare, why_unable
+from napari_ptsam.benchmark.study import Choice, Study, open_cells, prepare, why_unable
 from napari_ptsam.cli import main
 from napari_ptsam.errors import TrainingError
 
@@ -155,7 +158,8 @@ def test_a_study_runs_from_its_file_to_its_report(
     assert done["file_bytes"] > 4 * done["parameters"]
     assert done["circumstances"]["packages"]["torch"]
     assert [step for step, _ in done["curve"]] == [1, 2]
-    assert not (home / "out" / "work").exists() or not any((home / "out/work").rglob("*.json"))
+    assert done["wall_seconds"] > 0
+    assert not [path for path in (home / "out" / "work").rglob("*") if path.is_file()]
 
 
 def test_a_study_that_is_done_has_nothing_left_to_run(home: Path) -> None:
@@ -297,6 +301,57 @@ def test_sharing_changes_no_score(home: Path) -> None:
     assert (after["images"], after["curve"]) == (alone["images"], alone["curve"])
 
 
+def test_results_of_other_weights_are_run_again_and_told_apart(
+    home: Path, tiny_backbone: Path
+) -> None:
+    some, own = Choice(only=("*/n02-split0*",)), home / "own.safetensors"
+    shutil.copy(tiny_backbone, own)
+    path = home / "study.toml"
+    path.write_text(path.read_text().replace(str(tiny_backbone), own.name))
+    study = study_in(home)
+    first = study.backbone.identity
+    assert len(run_all(study, some)) == 2
+    assert f"Weights: `{first[:12]}`." in report_of(study, data=False)
+    write_tiny_backbone(own, seed=7)
+    study = study_in(home)
+    assert study.backbone.identity != first
+    one = Choice(only=("*/decoder/n02-split0*",))
+    assert list(run_all(study, one)) == ["discs/decoder/n02-split0-seed0"]
+    mixed = report_of(study, data=False)
+    assert "**Not to be compared:** the cells ran on 2 different backbones" in mixed
+    for identity in (first, study.backbone.identity):
+        assert f"`{identity[:12]}` (1 cell)" in mixed
+    assert list(run_all(study, some)) == ["discs/both/n02-split0-seed0"]
+    assert "Not to be compared" not in report_of(study, data=False)
+
+
+def test_results_stand_where_the_weights_are_still_to_be_downloaded(home: Path) -> None:
+    study, some = study_in(home), Choice(only=("*/n02-split0*",))
+    run_all(study, some)
+    splits = all_stored_splits(study.config)
+    assert open_cells(study.results, some, splits, backbone=None) == []
+    assert len(open_cells(study.results, some, splits, backbone="another")) == 2
+
+
+def test_a_stopped_training_whose_study_changes_begins_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ptsam.training import loop
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    study = study_in(home)
+    (cell, *_) = study.config.cells()
+    with closing(run_benchmark(study, Choice((cell.name,)))) as work:
+        next(event for event in work if isinstance(event, CellStep) and event.phase == "train")
+        next(work)
+    assert (study.results.scratch(cell) / "training.checkpoint").is_file()
+    path = home / "study.toml"
+    path.write_text(path.read_text().replace("steps = 2\n", "steps = 3\n", 1))
+    study = study_in(home)
+    assert run_all(study, Choice((cell.name,))) == {cell.name: "DONE"}
+    assert study.results.read(cell, None)["resumed"] is False
+
+
 def test_too_few_images_are_a_reason_to_skip(home: Path) -> None:
     path = home / "study.toml"
     path.write_text(path.read_text().replace("sizes = [2, 4]", "sizes = [2, 5]"))
@@ -334,33 +389,89 @@ def test_a_dry_run_tells_hours_and_does_nothing(
     said = capsys.readouterr().out
     assert "decoder                          4 cells" in said
     assert "8 cells   about 0.0 hours" in said
-    assert not (home / "out").exists()
+    assert main([*arguments[:-1], "--report-only"]) == 0
+    assert not (home / "splits").exists()  # draws from data that may be half-copied yet
     run_all(study_in(home), Choice(only=("*split0*",)))
+    assert (home / "splits" / "discs.json").is_file()
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("(as measured)") == 2
 
 
-def test_the_estimate_of_what_was_measured_is_what_it_took(home: Path) -> None:
-    from napari_ptsam.benchmark.costs import estimate, extents
+def test_what_other_settings_took_is_not_told_as_measured(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_all(study_in(home), Choice(only=("*split0*",)))
+    path = home / "study.toml"
+    path.write_text(path.read_text().replace("encoder_prompts = 2", "encoder_prompts = 3"))
+    arguments = ["benchmark", str(path), "-o", str(home / "out"), "--estimate"]
+    assert main(arguments) == 0
+    measured = [line for line in capsys.readouterr().out.splitlines() if "measured" in line]
+    assert [line.split()[0] for line in measured] == ["decoder"]
 
+
+def test_an_estimate_from_results_without_wall_time_says_that_hours_are_of_processors(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_in(home)
+    run_all(study, Choice(only=("*/n02-split0*",)))
+    splits = all_stored_splits(study.config)
+    assert not measured_seconds(study.results, splits)["decoder", 2].processors
+    cell = Cell("discs", "decoder", 2, 0, 0)
+    stored = json.loads(study.results.path(cell).read_text())
+    del stored["wall_seconds"]
+    study.results.path(cell).write_text(json.dumps(stored))
+    worked = stored["train_seconds"] + 3 * stored["seconds_per_image"]
+    found = measured_seconds(study.results, splits)["decoder", 2]
+    assert found == (pytest.approx(worked), True)
+    arguments = ["benchmark", str(home / "study.toml"), "-o", str(home / "out"), "--estimate"]
+    assert main([*arguments, "--only", "*/n02-split1*"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("(as measured, processor hours)") == 1
+    assert said.count("(as measured)") == 1
+    assert "training, processor seconds, 2 images" in report_of(study, data=False)
+
+
+def test_failures_are_counted_in_the_exit_code_until_they_are_run_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn = running.learn
+
+    def fail(method, task):
+        if method.name == "both":
+            raise TrainingError("the loss became nan")
+        return learn(method, task)
+
+    monkeypatch.setattr(running, "learn", fail)
+    arguments = ["benchmark", str(home / "study.toml"), "-o", str(home / "out"), "--only"]
+    some = [*arguments, "*/n02-split0*"]
+    assert main(some) == 1
+    assert "1 of the study's trainings FAILED" in capsys.readouterr().err
+    assert (home / "out" / "report.md").is_file()
+    assert main(some) == 1  # it is kept
+    assert main([*arguments, "*/decoder/n02-split0*"]) == 0
+    monkeypatch.setattr(running, "learn", learn)
+    assert main([*some, "--retry"]) == 0
+
+
+def test_the_estimate_of_what_was_measured_is_what_it_took(home: Path) -> None:
     study = study_in(home)
     run_all(study, Choice(only=("*split0*",)))
     results, config = study.results, study.config
     found = extents(config, data_folder(config), study.backbone)
     assert found["discs"].test_images == 3
-    costs = estimate(config, study.open(Choice()), results, study.backbone, found)
+    splits = all_stored_splits(config)
+    costs = estimate(study.open(Choice()), results, splits, study.backbone, found)
     for cost in costs:
         taken = 0.0
         for cell in config.cells():
             if cell.method == cost.method and cell.split == 0:
-                result = results.read(cell, None)
-                taken += result["train_seconds"] + 3 * result["seconds_per_image"]
+                taken += results.read(cell, None)["wall_seconds"]
         assert cost.measured
         assert cost.seconds == pytest.approx(taken)
 
 
 def report_of(study: Study, data: bool = True) -> str:
-    splits = {d.name: stored_splits(study.config, d) for d in study.config.data}
+    splits = all_stored_splits(study.config)
     return write_report(study.results, splits, study.data if data else {}).read_text()
 
 
@@ -462,7 +573,7 @@ def test_the_reduced_studys_splits_are_committed_and_keep_the_test_folder_apart(
 ) -> None:
     config = read_config(paper_study / "reduced.toml")
     for data in config.data:
-        splits = stored_splits(config, data)
+        splits = all_stored_splits(config)[data.name]
         assert splits is not None
         assert splits.given
         assert len(splits.test) == 36

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
-from benchmarks import data, fewshot, frontier
+from benchmarks import clicks, data, depth, fewshot, frontier
 from benchmarks.plan import plan
-from benchmarks.record import circumstances, write_json
+from benchmarks.record import RESULTS, circumstances, write_json
 from napari_ptsam.backbones.embedded import EmbeddedShape, build_embedded, shape_of_state
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes import open_planes
@@ -130,6 +133,126 @@ def test_known_cells_are_not_run_again(
         "pixel-classifier/dsb2018/seed1",
     }  # fmt: skip
     assert "| 62.5 ± 17.7 |" in capsys.readouterr().out
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cells of the few-shot table take no time; their numbers of training images are noted."""
+    ran: list[int] = []
+
+    def run_cell(method, data_set, seed, options):
+        ran.append(options.images)
+        return {"dice_mean": 0.5, "n": 1, "train_seconds": 1.0}, []
+
+    monkeypatch.setattr(data, "load", lambda name, *rest: SimpleNamespace(name=name))
+    monkeypatch.setattr(fewshot, "run_cell", run_cell)
+    monkeypatch.setattr(fewshot, "save_comparison", lambda rows, path: None)
+    return ran
+
+
+@pytest.mark.parametrize("more", [{}, {"seeds": [1]}], ids=["the same cell", "another draw"])
+def test_a_few_shot_table_does_not_mix_settings(
+    more: dict[str, object], instant: list[int], tmp_path: Path
+) -> None:
+    fewshot.run(options(tmp_path))
+    before = (tmp_path / "fewshot.json").read_text()
+    with pytest.raises(InputError, match=r"images: 16 there, 32 here.*--output.*--fresh"):
+        fewshot.run(options(tmp_path, images=32, **more))
+    assert (tmp_path / "fewshot.json").read_text() == before
+    fewshot.run(options(tmp_path, images=32, output=tmp_path / "other.json", **more))
+    assert instant == [16, 32]
+
+
+def test_what_is_measured_afresh_may_have_other_settings(
+    instant: list[int], tmp_path: Path
+) -> None:
+    fewshot.run(options(tmp_path, seeds=[0, 1]))
+    with pytest.raises(InputError, match=r"pixel-classifier/dsb2018/seed1 for one"):
+        fewshot.run(options(tmp_path, images=32, fresh=True))
+    fewshot.run(options(tmp_path, images=32, fresh=True, seeds=[0, 1]))
+    assert instant == [16, 16, 32, 32]
+
+
+def test_a_table_of_clicks_does_not_mix_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def run_cell(bench, name, method, images, seed):
+        ran.append((name, bench.options.steps))
+        return {"iou_centre": 0.5, "boundary_f_centre": 0.5, "iou_random": 0.5}
+
+    monkeypatch.setattr(clicks, "Bench", lambda options: SimpleNamespace(options=options))
+    monkeypatch.setattr(clicks, "run_cell", run_cell)
+
+    def run(**changed: object) -> None:
+        values = {
+            "only": ["emps"], "methods": ["plain"], "images": [16], "seeds": [0], "steps": 60,
+            "learning_rate": None, "objects_a_step": 6, "objects": 4, "planes": None,
+            "spread_objects": 18, "backbone": "embedded", "tune": False, "fresh": False,
+            "output": tmp_path / "clicks.json",
+        }  # fmt: skip
+        clicks.run(argparse.Namespace(**(values | changed)))
+
+    run()
+    run()
+    with pytest.raises(InputError, match=r"steps: 60 there, 30 here"):
+        run(steps=30, only=["dsb2018"])
+    run(steps=30, fresh=True)
+    assert ran == [("emps", 60), ("emps", 30)]
+    stored = json.loads((tmp_path / "clicks.json").read_text())
+    assert stored["cells"]["emps/plain"]["setting"]["steps"] == 30
+
+
+def test_a_run_with_the_usual_options_goes_on_with_the_committed_clicks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "clicks.json"
+    shutil.copy(RESULTS / "clicks.json", copied)
+    monkeypatch.setattr(clicks, "Bench", lambda options: SimpleNamespace(options=options))
+    monkeypatch.setattr(sys, "argv", ["clicks", "--output", str(copied)])
+    clicks.main()
+    assert "| dsb2018, plain SAM | 70.3 |" in capsys.readouterr().out
+    assert copied.read_text() == (RESULTS / "clicks.json").read_text()
+
+
+def test_sizes_of_the_frontier_have_one_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def measure(name, options):
+        ran.append((name, options.steps))
+        dice = dict.fromkeys(frontier.COLUMNS, 0.5)
+        return {
+            "megabytes": 1.0, "encoder_seconds_at_512": 0.1, "dice": dice, "steps": options.steps
+        }  # fmt: skip
+
+    monkeypatch.setattr(frontier, "measure", measure)
+    wide, deep = "wide: width 256", "deep: 10 blocks"
+
+    def run(only: list[str], steps: int, fresh: bool = False) -> None:
+        output = tmp_path / "frontier.json"
+        frontier.run(argparse.Namespace(only=only, steps=steps, fresh=fresh, output=output))
+
+    run([wide], 100)
+    run([wide, deep], 100)
+    for only in ([wide], ["as shipped"]):
+        with pytest.raises(InputError, match=r"steps: 100 there, 50 here"):
+            run(only, 50)
+    run([wide, deep], 50, fresh=True)
+    assert ran == [(wide, 100), (deep, 100), (wide, 50), (deep, 50)]
+
+
+def test_the_sd_over_planes_has_n_minus_1(tmp_path: Path) -> None:
+    truth = np.zeros((2, 8, 8), np.uint8)
+    truth[:, :4] = 1
+    found = truth.copy()
+    found[1] = 0
+    tifffile.imwrite(tmp_path / "m.tif", found, photometric="minisblack")
+    planes = [depth.FIRST, depth.FIRST + 1]
+    mean, sd = depth.scores(tmp_path / "m.tif", truth, planes)
+    assert (mean, sd) == pytest.approx((50, np.std([0, 100], ddof=1)))
 
 
 def test_table_shows_what_was_not_run_and_means_over_draws(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from napari_ptsam.backbones import load_backbone
 from napari_ptsam.backbones.backbone import decode_masks
 from napari_ptsam.backbones.embedded import EmbeddedShape
-from napari_ptsam.errors import BackboneError
+from napari_ptsam.errors import BackboneError, TrainingError
 from pretraining import episodes, pool, train
 from pretraining.export import export, to_float16
 from pretraining.model import Pretrainer, _support, mask_loss
@@ -271,6 +272,41 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
     assert any(not torch.equal(v, early[k]) for k, v in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (replace(RECIPE, seed=2), r"seed: 1 there, 2 here"),
+        (replace(RECIPE, weight_decay=0.1), r"weight_decay: 0\.02 there, 0\.1 here"),
+        (replace(RECIPE, shape=replace(TINY, width=64)), r"shape\.width: 32 there, 64 here"),
+        (
+            replace(RECIPE, phases=(replace(RECIPE.phases[0], first_rate=2e-3), RECIPE.phases[1])),
+            r"phases\[0\]\.first_rate: 0\.001 there, 0\.002 here",
+        ),
+        (replace(RECIPE, phases=RECIPE.phases[:1]), r"phases\[1\]\.steps: 2 there, nothing here"),
+    ],
+    ids=["seed", "decay", "shape", "rate", "no second phase"],
+)
+def test_a_run_does_not_go_on_by_another_recipe(
+    changed: Recipe, told: str, run: Path, small_pool: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(TrainingError, match=f"6 steps by another recipe.*{told}.*--run"):
+        train.train(changed, small_pool, tmp_path / "run", "cpu")
+    stored = json.loads((tmp_path / "run" / train.RECIPE).read_text())
+    assert Recipe.parse(stored) == RECIPE
+
+
+def test_phases_that_have_not_begun_may_be_changed_and_added(
+    small_pool: Path, tmp_path: Path
+) -> None:
+    train.train(RECIPE, small_pool, tmp_path, "cpu", until=4)
+    last = replace(RECIPE.phases[1], first_rate=5e-4)
+    more = replace(RECIPE, phases=(RECIPE.phases[0], last, replace(last, steps=1)))
+    train.train(more, small_pool, tmp_path, "cpu")
+    assert Recipe.parse(json.loads((tmp_path / train.RECIPE).read_text())) == more
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 7
 
 
 def test_all_is_trained_but_what_specialists_do_not_use(run: Path) -> None:

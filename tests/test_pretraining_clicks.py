@@ -12,6 +12,7 @@ from conftest import write_tiny_backbone
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.backbones.clicks import point_tokens
 from napari_ptsam.backbones.embedded import EmbeddedShape
+from napari_ptsam.errors import TrainingError
 from pretraining import clicks, pool, train
 from pretraining.export import export
 from pretraining.recipe import Phase, Recipe
@@ -60,6 +61,21 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_and_leaves_the_backbone_alone
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert any(not torch.equal(early[name], parts[name]) for name in whole)
     assert all(torch.equal(v, before[k]) for k, v in backbone.sam.state_dict().items())
+
+
+def test_a_run_does_not_go_on_for_another_backbone(
+    scenes: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    other = load_backbone(write_tiny_backbone(tmp_path / "other.safetensors", seed=1))
+    run = tmp_path / "run"
+    clicks.train(RECIPE, backbone, scenes, run, until=1)
+    there, here = backbone.identity[:12], other.identity[:12]
+    with pytest.raises(TrainingError, match=f"identity {there} there, {here} here.*--backbone"):
+        clicks.train(RECIPE, other, scenes, run, until=2)
+    clicks.train(RECIPE, backbone, scenes, run, until=2)
+    (run / clicks.BACKBONE).unlink()  # of an earlier version, which did not tell
+    with pytest.raises(TrainingError, match="identity not told there"):
+        clicks.train(RECIPE, backbone, scenes, run, until=3)
 
 
 def test_losses_fall_on_a_batch_that_is_seen_again(scenes: Path, backbone: Backbone) -> None:

@@ -13,7 +13,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from napari_ptsam.baselines import check_pairs
 from napari_ptsam.errors import InputError, TrainingError
@@ -232,35 +230,3 @@ def planned_parameters(folder: Path) -> int | None:
     with torch.device("meta"):
         network = kind(input_channels=3, num_classes=2, deep_supervision=True, **settings)
     return sum(int(p.numel()) for p in network.parameters())
-
-
-def build_network(channels: int = 3, classes: int = 2, stages: int = 9) -> nn.Module:
-    """The 2D network that nnU-Net plans for large images, from its own architecture builder.
-
-    Raises
-    ------
-    InputError
-        If the builder, the package dynamic-network-architectures, is not installed.
-    """
-    try:
-        unet: Any = import_module("dynamic_network_architectures.architectures.unet")
-    except ImportError as error:
-        raise InputError(f"nnU-Net's architectures are not installed. {_INSTALL}") from error
-    network: nn.Module = unet.PlainConvUNet(
-        input_channels=channels,
-        n_stages=stages,
-        features_per_stage=[min(32 * 2**stage, 512) for stage in range(stages)],
-        conv_op=nn.Conv2d,
-        kernel_sizes=3,
-        strides=[1] + [2] * (stages - 1),
-        n_conv_per_stage=2,
-        num_classes=classes,
-        n_conv_per_stage_decoder=2,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm2d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=True,
-    )
-    return network

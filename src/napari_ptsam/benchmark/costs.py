@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from napari_ptsam.baselines.unet import UNetBaseline
 from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, DataConfig, MethodConfig
 from napari_ptsam.benchmark.datasets import DataSet, open_data
 from napari_ptsam.benchmark.published import SOURCE, find_published
-from napari_ptsam.benchmark.results import Result, Results, Status
-from napari_ptsam.benchmark.splits import TEST_SHARE
+from napari_ptsam.benchmark.results import Result, Results, Status, on_processors
+from napari_ptsam.benchmark.splits import TEST_SHARE, Splits
 from napari_ptsam.benchmark.study import backbone_name
 from napari_ptsam.benchmark.systems import make_baseline
 from napari_ptsam.devices import choose_device
@@ -36,6 +37,9 @@ from napari_ptsam.training.presets import training_plan
 
 ASSUMED_IMAGES = 500
 """In a data set that is not here and whose publication is not known to tell."""
+
+NO_WEIGHTS = "random weights"
+"""In the place of a backbone's identity, where its weights are still to be downloaded."""
 
 PROBED_SIDE = 512
 """Side in pixels of the picture that baselines are timed on."""
@@ -74,12 +78,31 @@ class Cost:
         For all of them; None where nobody can tell before the first is done.
     measured
         Whether this is from cells that are done.
+    processors
+        Whether these are, in part at least, seconds of processor cores: of results that do not
+        tell how long they took.
     """
 
     method: str
     cells: int
     seconds: float | None
     measured: bool
+    processors: bool = False
+
+
+class Measured(NamedTuple):
+    """What cells that are done took.
+
+    Attributes
+    ----------
+    seconds
+        Mean for a cell.
+    processors
+        Whether they are those that processor cores worked, and not those that passed.
+    """
+
+    seconds: float
+    processors: bool
 
 
 def extents(config: BenchmarkConfig, folder: Path, backbone: Backbone) -> dict[str, Extent]:
@@ -88,9 +111,9 @@ def extents(config: BenchmarkConfig, folder: Path, backbone: Backbone) -> dict[s
 
 
 def estimate(
-    config: BenchmarkConfig,
     cells: Sequence[Cell],
     results: Results,
+    splits: Mapping[str, Splits | None],
     backbone: Backbone,
     found: Mapping[str, Extent],
 ) -> list[Cost]:
@@ -102,25 +125,28 @@ def estimate(
         Those that are to be run.
     results
         Of the study, which may hold finished cells.
+    splits
+        By data set; None where they are not known.
     backbone
         On the device that will run them.
     found
         From `extents`.
     """
-    model, costs = _Timing(config, backbone), []
-    done = measured_seconds(results)
-    for method in config.methods:
+    model, costs = _Timing(results.config, backbone), []
+    done = measured_seconds(results, splits)
+    for method in results.config.methods:
         mine = [cell for cell in cells if cell.method == method.name]
         if not mine:
             continue
         known = [done.get((method.name, cell.size)) for cell in mine]
         seconds = [
-            model.seconds(method, cell.size, found[cell.data]) if known_one is None else known_one
-            for cell, known_one in zip(mine, known, strict=True)
+            model.seconds(method, cell.size, found[cell.data]) if one is None else one.seconds
+            for cell, one in zip(mine, known, strict=True)
         ]
         told = [s for s in seconds if s is not None]
         total = sum(told) if len(told) == len(mine) else None
-        costs.append(Cost(method.name, len(mine), total, all(k is not None for k in known)))
+        worked = any(one is not None and one.processors for one in known)
+        costs.append(Cost(method.name, len(mine), total, None not in known, worked))
     return costs
 
 
@@ -130,27 +156,43 @@ def planned_backbone(config: BenchmarkConfig) -> Backbone:
     if isinstance(named, BackboneSpec) and not local_file(named).is_file():
         with torch.random.fork_rng(devices=[]):
             sam = build_sam(ARCHITECTURES[named.architecture])
-        return Backbone(sam, named.name, "random weights", named.architecture).to(device)
+        return Backbone(sam, named.name, NO_WEIGHTS, named.architecture).to(device)
     return load_backbone(backbone_name(config), device)
 
 
-def measured_seconds(results: Results) -> dict[tuple[str, int], float]:
-    """Mean seconds of the cells that are done, by method and size."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for cell in results.config.cells():
-        result = results.read(cell, None)
-        if result is not None and result["status"] == Status.DONE:
-            seconds = _seconds_of(result)
-            if seconds is not None:
-                found.setdefault((cell.method, cell.size), []).append(seconds)
-    return {key: float(np.mean(values)) for key, values in found.items()}
+def measured_seconds(
+    results: Results, splits: Mapping[str, Splits | None]
+) -> dict[tuple[str, int], Measured]:
+    """What the cells took that are done with the study's present settings, by method and size.
+
+    Other weights of the backbone count: they do not change the time.
+
+    Parameters
+    ----------
+    splits
+        By data set; None where they are not known.
+    """
+    passed: dict[tuple[str, int], list[float]] = {}
+    older: dict[tuple[str, int], list[Measured]] = {}
+    for cell, result in results.all(splits):
+        if result is None or result["status"] != Status.DONE or result["train_seconds"] is None:
+            continue
+        key = (cell.method, cell.size)
+        if result.get("wall_seconds") is None:
+            older.setdefault(key, []).append(_told_seconds(result))
+        else:
+            passed.setdefault(key, []).append(result["wall_seconds"])
+    found = {
+        key: Measured(float(np.mean([m.seconds for m in told])), any(m.processors for m in told))
+        for key, told in older.items()
+    }
+    return found | {key: Measured(float(np.mean(told)), False) for key, told in passed.items()}
 
 
-def _seconds_of(result: Result) -> float | None:
-    if result["train_seconds"] is None:
-        return None
+def _told_seconds(result: Result) -> Measured:
+    """Of a result that does not tell how long the cell took: those of its training and test."""
     tested: float = result["seconds_per_image"] * result["scores"]["n"]
-    return float(result["train_seconds"]) + tested
+    return Measured(float(result["train_seconds"]) + tested, on_processors(result))
 
 
 def _extent(config: BenchmarkConfig, entry: DataConfig, folder: Path, backbone: Backbone) -> Extent:

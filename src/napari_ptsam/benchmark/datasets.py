@@ -63,10 +63,25 @@ def stored_splits(config: BenchmarkConfig, data: DataConfig) -> Splits | None:
     return read_splits(path, config.splits, config.sizes[-1], config.split_seed)
 
 
+def all_stored_splits(config: BenchmarkConfig) -> dict[str, Splits | None]:
+    """What `stored_splits` finds, by the data set's name."""
+    return {data.name: stored_splits(config, data) for data in config.data}
+
+
+def keep_splits(config: BenchmarkConfig, data: DataSet) -> None:
+    """Write the splits of a data set for good, unless they are written already."""
+    path = split_file(config, data.config)
+    if not path.exists():
+        write_splits(path, data.splits)
+
+
 def open_data(
     config: BenchmarkConfig, data: DataConfig, folder: Path, report: Report | None = None
 ) -> DataSet:
     """Open a data set, downloading it if need be; draw its splits if there are none.
+
+    What is drawn is not written, so that looking at data which are not complete yet does not
+    fix the draws: `keep_splits` does.
 
     Parameters
     ----------
@@ -89,7 +104,6 @@ def open_data(
         splits = draw_splits(
             train.keys, config.splits, max(DRAWN, config.sizes[-1]), config.split_seed, given
         )
-        write_splits(split_file(config, data), splits)
     for names in splits.train:
         train.numbers(names)
     (test or train).numbers(splits.test)

@@ -166,11 +166,6 @@ _SETS = (
 )
 
 
-def list_published() -> tuple[PublishedSet, ...]:
-    """All data sets that are known by name."""
-    return _SETS
-
-
 def find_published(name: str) -> PublishedSet:
     """A data set by name.
 

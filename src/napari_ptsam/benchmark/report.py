@@ -11,7 +11,8 @@ from napari_ptsam.benchmark.datasets import DataSet, terms
 from napari_ptsam.benchmark.findings import NOT_TESTED, find_all
 from napari_ptsam.benchmark.panels import draw_panels
 from napari_ptsam.benchmark.plots import INSTALL, can_plot, draw_plots
-from napari_ptsam.benchmark.results import Result, Results, Status
+from napari_ptsam.benchmark.results import Results, Status, on_processors
+from napari_ptsam.benchmark.setting import describe_setting, machines
 from napari_ptsam.benchmark.splits import Splits
 from napari_ptsam.benchmark.tables import SCORES, Figures, write_csv
 
@@ -58,7 +59,7 @@ def write_report(
 def _lines(figures: Figures, data: Mapping[str, DataSet]) -> Iterator[str]:
     yield f"# {figures.config.title}"
     yield ""
-    yield from _setting(figures)
+    yield from describe_setting(figures)
     yield from _dice_table(figures)
     yield from _findings(figures)
     yield from _plots(figures, data)
@@ -67,44 +68,6 @@ def _lines(figures: Figures, data: Mapping[str, DataSet]) -> Iterator[str]:
     yield from _longer(figures)
     yield from _not_done(figures)
     yield from _sources(figures)
-
-
-def _setting(figures: Figures) -> Iterator[str]:
-    config, ends = figures.config, _ends(figures)
-    done = [result for _, result in figures.done()]
-    yield (
-        f"Backbone `{config.backbone}`; {', '.join(map(str, config.sizes))} training images, each "
-        f"set within the next; {config.splits} splits, {len(config.seeds)} seed"
-        f"{'s' * (len(config.seeds) > 1)}; preset `{config.training.preset}`"
-        + (f", {config.training.steps} steps" if config.training.steps else "")
-        + f", scale `{config.training.scale}`."
-    )
-    yield ""
-    yield "Cells: " + ", ".join(f"{count} {status}" for status, count in ends.items()) + "."
-    yield ""
-    for name, what in (("machine", "Machine"), ("packages", "Packages"), ("commit", "Code")):
-        told = dict.fromkeys(_told(result, name) for result in done)
-        if told:
-            yield f"{what}: {'; '.join(told)}."
-            yield ""
-
-
-def _told(result: Result, name: str) -> str:
-    around = result["circumstances"]
-    if name == "machine":
-        machine = around["machine"]
-        gpu = f", {machine['gpu']}" if machine["gpu"] else ""
-        return f"{machine['processor']}, {machine['cores']} cores{gpu}, {machine['system']}"
-    if name == "packages":
-        known = {k: v for k, v in around["packages"].items() if v}
-        return f"Python {around['python']}, " + ", ".join(f"{k} {v}" for k, v in known.items())
-    changed = " with uncommitted changes" if around["uncommitted_changes"] else ""
-    return f"commit {around['commit'] or 'unknown'}{changed}, {around['date']}"
-
-
-def _ends(figures: Figures) -> Counter[str]:
-    """How many cells ended in which way."""
-    return Counter("not run" if r is None else r["status"] for _, r in figures.found)
 
 
 def _dice_table(figures: Figures) -> Iterator[str]:
@@ -244,16 +207,20 @@ def _costs(figures: Figures) -> Iterator[str]:
     yield "## Costs"
     yield ""
     yield "Means over cells. Peak memory: of the process, or of tensors on a GPU."
-    machines = {_told(result, "machine") for _, result in figures.done()}
-    if len(machines) > 1:
+    kinds = {on_processors(result) for _, result in figures.done()}
+    if len(kinds) > 1:
+        yield "Seconds are those that processors worked on a CPU, and those that passed on a GPU."
+    different = len(machines(figures))
+    if different > 1:
         yield (
-            f"Seconds and memory are of {len(machines)} machines, each with some of the cells: "
+            f"Seconds and memory are of {different} machines, each with some of the cells: "
             "differences between rows may be those between machines."
         )
     yield ""
+    unit = "processor seconds" if kinds == {True} else "s"
     titles = ["", "trained parameters", "file, kB"]
-    titles += [f"training, s, {size} images" for size in config.sizes]
-    yield from _table([*titles, "s per image", "peak memory, MB"], rows)
+    titles += [f"training, {unit}, {size} images" for size in config.sizes]
+    yield from _table([*titles, f"{unit} per image", "peak memory, MB"], rows)
 
 
 def _longer(figures: Figures) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +58,27 @@ class Results:
         """Folder for what a cell keeps while it runs."""
         return self.output / "work" / cell.name
 
+    def open_scratch(self, cell: Cell, splits: Splits, backbone: str) -> Path:
+        """The folder of `scratch`, with what this very training kept there and nothing else.
+
+        A checkpoint of other settings or another backbone cannot be gone on from, and would
+        let the training fail for good.
+
+        Parameters
+        ----------
+        splits
+            Of its data set.
+        backbone
+            Identity of the backbone.
+        """
+        folder = self.scratch(cell)
+        made_for = {"digest": digest(self.config, cell, splits), "backbone": backbone}
+        mark = folder / "made_for.json"
+        if folder.exists() and _read_json(mark) != made_for:
+            shutil.rmtree(folder)
+        write_json(mark, made_for)
+        return folder
+
     def read(self, cell: Cell, splits: Splits | None) -> Result | None:
         """The result of a cell, None if there is none for the study as it is now.
 
@@ -65,11 +87,8 @@ class Results:
         splits
             Of its data set; None where they are not known, and so not compared.
         """
-        try:
-            found: Result = json.loads(self.path(cell).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if found.get("format") != FORMAT:
+        found = _read_json(self.path(cell))
+        if found is None or found.get("format") != FORMAT:
             return None
         known = splits is None or found["digest"] == digest(self.config, cell, splits)
         return found if known else None
@@ -90,7 +109,7 @@ class Results:
         write_json(self.path(cell), result, indent=None)
         return result
 
-    def all(self, splits: dict[str, Splits | None]) -> Iterator[tuple[Cell, Result | None]]:
+    def all(self, splits: Mapping[str, Splits | None]) -> Iterator[tuple[Cell, Result | None]]:
         """Each cell of the study with its result.
 
         Parameters
@@ -100,6 +119,11 @@ class Results:
         """
         for cell in self.config.cells():
             yield cell, self.read(cell, splits[cell.data])
+
+
+def on_processors(result: Result) -> bool:
+    """Whether a result's seconds are those that processor cores worked; see `shared.clock`."""
+    return str(result.get("device", "")).startswith("cpu")
 
 
 def digest(config: BenchmarkConfig, cell: Cell, splits: Splits) -> str:
@@ -119,3 +143,12 @@ def digest(config: BenchmarkConfig, cell: Cell, splits: Splits) -> str:
         "seed": cell.training_seed,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_json(path: Path) -> Result | None:
+    """Content of a file, None if it is not there or damaged."""
+    try:
+        found: Result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found

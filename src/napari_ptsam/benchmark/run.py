@@ -113,8 +113,8 @@ class _Place:
 def _run(at: _Place) -> Generator[CellStep, None, Result]:
     """One cell to its result, whatever that is."""
     results, cell, splits = at.study.results, at.cell, at.data.splits
-    scratch = results.scratch(cell)
-    scratch.mkdir(parents=True, exist_ok=True)
+    backbone = at.study.backbone.identity
+    scratch = results.open_scratch(cell, splits, backbone)
     try:
         content = yield from _measure(at)
         result = results.write(cell, splits, Status.DONE, **content)
@@ -125,7 +125,9 @@ def _run(at: _Place) -> Generator[CellStep, None, Result]:
     except Exception as error:
         reason = str(error) if isinstance(error, PtsamError) else repr(error)
         details = "" if isinstance(error, PtsamError) else traceback.format_exc()
-        result = results.write(cell, splits, Status.FAILED, reason=reason, traceback=details)
+        result = results.write(
+            cell, splits, Status.FAILED, reason=reason, traceback=details, backbone=backbone
+        )
     shutil.rmtree(scratch)
     return result
 
@@ -139,6 +141,7 @@ def _measure(at: _Place) -> Generator[CellStep, None, dict[str, Any]]:
         at.shared,
     )  # fmt: skip
     memory, started = PeakMemory(study.backbone.device), at.seconds()
+    began = time.perf_counter()
     run = learn(_named(study.config.methods, cell.method), task)
     while True:
         try:
@@ -149,10 +152,13 @@ def _measure(at: _Place) -> Generator[CellStep, None, dict[str, Any]]:
         yield at.step(step.phase, step.step, step.steps)
     seconds = at.seconds() - started
     tested = yield from _test(at, learned)
+    passed = time.perf_counter() - began
+    # A training that went on from a checkpoint took longer than this run knows of.
+    whole = not learned.facts["resumed"]
     return {
         **tested,
-        # A training that went on from a checkpoint took longer than this run knows of.
-        "train_seconds": None if learned.facts["resumed"] else round(seconds, 2),
+        "train_seconds": round(seconds, 2) if whole else None,
+        "wall_seconds": round(passed, 2) if whole else None,
         "peak_memory_bytes": memory.read(at.shared.nbytes),
         "parameters": learned.parameters,
         "file_bytes": learned.nbytes,

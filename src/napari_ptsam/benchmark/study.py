@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_ptsam.backbones import Backbone, load_backbone
 from napari_ptsam.benchmark.config import BenchmarkConfig, Cell, MethodConfig
-from napari_ptsam.benchmark.datasets import DataSet, open_data
+from napari_ptsam.benchmark.datasets import DataSet, keep_splits, open_data
 from napari_ptsam.benchmark.published import Report
 from napari_ptsam.benchmark.results import Results, Status
 from napari_ptsam.benchmark.splits import Splits
@@ -85,22 +85,38 @@ class Study:
     def open(self, choice: Choice) -> list[Cell]:
         """The cells that a run would try."""
         splits = {name: self.splits(name) for name in self.data}
-        return open_cells(self.results, choice, splits)
+        return open_cells(self.results, choice, splits, self.backbone.identity)
+
+    def failed(self, choice: Choice) -> list[Cell]:
+        """Of the cells that a choice takes those whose result is a failure."""
+        found = ((c, self.results.read(c, self.splits(c.data))) for c in self.config.cells())
+        return [
+            cell
+            for cell, result in found
+            if choice.takes(cell) and result is not None and result["status"] == Status.FAILED
+        ]
 
 
-def open_cells(results: Results, choice: Choice, splits: Mapping[str, Splits | None]) -> list[Cell]:
+def open_cells(
+    results: Results, choice: Choice, splits: Mapping[str, Splits | None], backbone: str | None
+) -> list[Cell]:
     """The cells of a study that have no result that stands.
 
     Parameters
     ----------
     splits
-        By data set; None where they are not known, so that any result stands.
+        By data set; None where they are not known, so that they are not compared.
+    backbone
+        Identity of the backbone: the weights of a name may change with a version, and those of
+        a file at any time. None where it is not known, so that it is not compared.
     """
 
     def stands(cell: Cell) -> bool:
         known = results.read(cell, splits[cell.data])
-        status = None if known is None else known["status"]
-        return status == Status.DONE or (status == Status.FAILED and not choice.retry)
+        if known is None or (backbone is not None and known.get("backbone", backbone) != backbone):
+            return False
+        failed: bool = known["status"] == Status.FAILED
+        return known["status"] == Status.DONE or (failed and not choice.retry)
 
     return [c for c in results.config.cells() if choice.takes(c) and not stands(c)]
 
@@ -130,9 +146,11 @@ def prepare(
     data: dict[str, DataSet | str] = {}
     for entry in config.data:
         try:
-            data[entry.name] = open_data(config, entry, folder, report)
+            data[entry.name] = opened = open_data(config, entry, folder, report)
         except DownloadError as error:
             data[entry.name] = str(error)
+        else:
+            keep_splits(config, opened)
     reasons = {m.name: why_unable(m, backbone, output) for m in config.methods}
     unable = {name: reason for name, reason in reasons.items() if reason is not None}
     return Study(config, Results(config, output), backbone, data, unable)

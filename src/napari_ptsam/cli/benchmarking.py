@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_ptsam.benchmark.config import BenchmarkConfig, read_config
-from napari_ptsam.benchmark.costs import Cost, Extent, estimate, extents, planned_backbone
-from napari_ptsam.benchmark.datasets import DataSet, data_folder, open_data, stored_splits
+from napari_ptsam.benchmark.costs import (
+    NO_WEIGHTS,
+    Cost,
+    Extent,
+    estimate,
+    extents,
+    planned_backbone,
+)
+from napari_ptsam.benchmark.datasets import DataSet, all_stored_splits, data_folder, open_data
 from napari_ptsam.benchmark.report import write_report
-from napari_ptsam.benchmark.results import Result, Results, Status
+from napari_ptsam.benchmark.results import Result, Results, Status, on_processors
 from napari_ptsam.benchmark.run import CellEnd, CellStep, run_benchmark
 from napari_ptsam.benchmark.study import Choice, Study, open_cells, prepare
-from napari_ptsam.errors import PtsamError
+from napari_ptsam.errors import PtsamError, TrainingError
 from napari_ptsam.progress import Progress
 
 if TYPE_CHECKING:
@@ -23,7 +30,13 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run what is missing of a study and write its report, or only tell what there is to do."""
+    """Run what is missing of a study and write its report, or only tell what there is to do.
+
+    Raises
+    ------
+    TrainingError
+        If trainings of those chosen have failed, in this run or an earlier one.
+    """
     config = read_config(args.config)
     output = args.output or Path("output") / "benchmark" / config.path.stem
     folder = data_folder(config, args.data)
@@ -39,10 +52,11 @@ def run(args: argparse.Namespace) -> None:
 def _plan(config: BenchmarkConfig, output: Path, folder: Path, choice: Choice) -> None:
     """Print what a run would do and how long that takes."""
     results, backbone = Results(config, output), planned_backbone(config)
-    splits = {data.name: stored_splits(config, data) for data in config.data}
-    cells = open_cells(results, choice, splits)
+    identity = None if backbone.identity == NO_WEIGHTS else backbone.identity
+    splits = all_stored_splits(config)
+    cells = open_cells(results, choice, splits, identity)
     found = extents(config, folder, backbone)
-    _say_costs(estimate(config, cells, results, backbone, found), found, backbone)
+    _say_costs(estimate(cells, results, splits, backbone, found), found, backbone)
 
 
 def _run(config: BenchmarkConfig, output: Path, folder: Path, choice: Choice) -> None:
@@ -55,13 +69,20 @@ def _run(config: BenchmarkConfig, output: Path, folder: Path, choice: Choice) ->
         study = prepare(config, output, folder, show)
     opened = {name: data for name, data in study.data.items() if isinstance(data, DataSet)}
     cells = [cell for cell in study.open(choice) if study.reason(cell) is None]
-    found = extents(config, folder, study.backbone)
-    _say_costs(estimate(config, cells, study.results, study.backbone, found), found, study.backbone)
+    results, backbone, splits = study.results, study.backbone, all_stored_splits(config)
+    found = extents(config, folder, backbone)
+    _say_costs(estimate(cells, results, splits, backbone, found), found, backbone)
     try:
         _run_cells(study, choice)
     finally:
         # Also of what there is when the user stops.
-        _report(study.results, opened)
+        _report(results, opened)
+    failed = study.failed(choice)
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of the study's trainings FAILED, {failed[0].name} among them. "
+            f"{output / 'report.md'} tells why; --retry runs them again."
+        )
 
 
 def _run_cells(study: Study, choice: Choice) -> None:
@@ -79,7 +100,8 @@ def _ended(result: Result) -> str:
     if result["status"] != Status.DONE:
         return f"{result['status']}: {result['reason']}"
     dice, seconds = 100 * result["scores"]["dice_mean"], result["train_seconds"]
-    spent = "" if seconds is None else f", {seconds:.1f} s of training"
+    unit = "processor seconds" if on_processors(result) else "s"
+    spent = "" if seconds is None else f", {seconds:.1f} {unit} of training"
     return f"Dice {dice:.1f}{spent}"
 
 
@@ -90,10 +112,13 @@ def _say_costs(costs: list[Cost], found: dict[str, Extent], backbone: Backbone) 
         return
     for cost in costs:
         hours = "not known before one is done" if cost.seconds is None else _hours(cost.seconds)
-        basis = " (as measured)" if cost.measured else ""
+        notes = ["as measured"] * cost.measured + ["processor hours"] * cost.processors
+        basis = f" ({', '.join(notes)})" if notes else ""
         print(f"{cost.method:28}{cost.cells:6} cells   {hours}{basis}")
     known = sum(cost.seconds for cost in costs if cost.seconds is not None)
     more = " and what is not known" if any(cost.seconds is None for cost in costs) else ""
+    if any(cost.processors for cost in costs):
+        more += "; processor hours are of all cores together, so it may be less"
     unit = "GPU hours" if backbone.device.type == "cuda" else "hours"
     print(
         f"{'all':28}{sum(cost.cells for cost in costs):6} cells   about {known / 3600:.1f} {unit} "
@@ -124,5 +149,5 @@ def _data_here(config: BenchmarkConfig, folder: Path) -> dict[str, DataSet]:
 
 
 def _report(results: Results, opened: dict[str, DataSet]) -> None:
-    splits = {data.name: stored_splits(results.config, data) for data in results.config.data}
-    print(f"Wrote {write_report(results, splits, opened)}.")
+    written = write_report(results, all_stored_splits(results.config), opened)
+    print(f"Wrote {written}.")
