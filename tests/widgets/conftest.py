@@ -57,6 +57,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setenv("NAPARI_PTSAM_ANNOTATIONS", str(tmp_path / "annotations"))
+    monkeypatch.setenv("NAPARI_PTSAM_SPECIALISTS", str(tmp_path / "kept"))
     monkeypatch.setenv("NAPARI_PTSAM_CACHE", str(tmp_path / "cache"))
 
 

@@ -104,6 +104,42 @@ def test_the_counter_and_the_list_follow_the_brush(
     qtbot.waitUntil(lambda: entries(painting) == ["Plane 2"])
 
 
+def test_a_stroke_on_a_listed_plane_leaves_the_list_alone(
+    painting: AnnotateSection, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels_of(painting).paint((2, 30, 30), 1)
+    qtbot.waitUntil(lambda: entries(painting) == ["Plane 2"])
+    filled: list[Any] = []
+    monkeypatch.setattr(painting, "_fill_list", lambda *names: filled.append(names))
+    labels_of(painting).paint((2, 10, 10), 1)
+    painting.refresh()
+    assert not filled
+    labels_of(painting).paint((3, 10, 10), 1)
+    qtbot.waitUntil(lambda: bool(filled))
+
+
+def test_the_list_shows_the_plane_in_view(
+    painting: AnnotateSection, windowless: ViewerModel, qtbot: QtBot
+) -> None:
+    for plane in (1, 4):
+        labels_of(painting).paint((plane, 30, 30), 1)
+    qtbot.waitUntil(lambda: len(entries(painting)) == 2)
+    for plane, selected in ((4, ["Plane 4"]), (2, []), (1, ["Plane 1"])):
+        windowless.dims.set_point(0, plane * 3)
+        assert [item.text() for item in painting.planes.selectedItems()] == selected
+
+
+def test_the_number_of_the_label_is_asked_for_only_where_one_is_learned(
+    painting: AnnotateSection,
+) -> None:
+    assert not painting.label.isEnabled()
+    painting.one_label.click()
+    assert painting.label.isEnabled()
+    assert painting._annotations.label == 1
+    painting.one_label.click()
+    assert not painting.label.isEnabled()
+
+
 def test_this_plane_has_no_object_is_for_the_plane_in_view(
     painting: AnnotateSection, windowless: ViewerModel, qtbot: QtBot
 ) -> None:

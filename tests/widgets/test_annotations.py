@@ -12,8 +12,8 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 
-from napari_ptsam._widgets.annotations import Annotations
-from napari_ptsam._widgets.masks import IGNORED, write_plane
+from napari_ptsam._widgets.annotations import SOON_MS, Annotations
+from napari_ptsam._widgets.masks import IGNORED, boxes_of, rectangle, write_plane
 from napari_ptsam._widgets.state import PluginState
 from napari_ptsam.errors import InputError
 from napari_ptsam.examples import load_examples
@@ -64,6 +64,58 @@ def test_a_plane_declared_empty_is_annotated_until_it_is_painted(
     annotations.declare_empty(3)
     annotations.declare_empty(3, False)
     assert annotations.annotated() == [2]
+
+
+def test_empty_planes_are_remembered_of_each_labels_layer(
+    annotations: Annotations, windowless: ViewerModel, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    first, image = annotations.labels, annotations.image
+    paint(annotations, 1)
+    annotations.declare_empty(5)
+    second = annotations.new_labels()
+    assert annotations.annotated() == []
+    annotations.declare_empty(3)
+    annotations.labels = first
+    qtbot.waitUntil(lambda: annotations.annotated() == [1, 5])
+    annotations.image = windowless.add_image(255 - discs)
+    annotations.image = image
+    assert annotations.declared_empty() == [5]
+    annotations.labels = second
+    assert annotations.declared_empty() == [3]
+
+
+def test_empty_planes_are_forgotten_with_the_planes_of_their_layer(
+    annotations: Annotations,
+) -> None:
+    annotations.declare_empty(5)
+    annotations.labels.data = np.zeros((3, 64, 64), np.uint16)
+    assert annotations.declared_empty() == []
+
+
+def test_strokes_are_told_of_together_and_all_else_at_once(
+    annotations: Annotations, qtbot: QtBot
+) -> None:
+    qtbot.waitUntil(lambda: not annotations.searching)
+    qtbot.wait(2 * SOON_MS)
+    # So that a slow machine does not tell in between.
+    annotations._soon.setInterval(60_000)
+    told: list[list[int]] = []
+
+    def tell() -> None:
+        told.append(annotations.annotated())
+
+    annotations.changed.connect(tell)
+    for plane in (1, 2, 3):
+        paint(annotations, plane)
+        qtbot.wait(1)
+    assert told == []
+    annotations._soon.timeout.emit()
+    assert told == [[1, 2, 3]]
+    paint(annotations, 4)
+    qtbot.wait(1)
+    annotations.declare_empty(5)
+    assert told[1:] == [[1, 2, 3, 4, 5]]
+    assert not annotations._soon.isActive()
 
 
 def test_paint_that_was_there_before_is_found_in_the_background(
@@ -143,6 +195,25 @@ def test_outside_of_a_rectangle_nothing_is_learned(annotations: Annotations) -> 
     assert not ignored[10:40, 20:41].any()
     assert ignored.sum() == 64 * 64 - 30 * 21
     assert (masks.read_labels(2) >= 0).all()
+
+
+def test_rectangles_are_found_where_layers_are_scaled_and_moved(
+    windowless: ViewerModel,
+) -> None:
+    labels = windowless.add_labels(
+        np.zeros((4, 64, 64), np.uint16), scale=(3, 0.3, 0.7), translate=(1, 2, -3)
+    )
+    shapes = windowless.add_shapes(ndim=3, scale=(1.5, 0.1, 0.1), translate=(4, 0, 0))
+    box = (slice(10, 40), slice(20, 41))
+    shapes.add_rectangles(
+        np.array(
+            [
+                shapes.world_to_data(labels.data_to_world(corner))
+                for corner in rectangle(labels, 2, box)
+            ]
+        )
+    )
+    assert boxes_of(shapes, labels) == {2: [box]}
 
 
 def test_one_label_of_several_is_the_object(annotations: Annotations) -> None:

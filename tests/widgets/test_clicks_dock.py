@@ -19,11 +19,13 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QSpinBox
 
 from napari_ptsam._widgets import clicks_models, clicks_train, reader
 from napari_ptsam._widgets.clicks_following import axes_to_follow, ways_from
+from napari_ptsam._widgets.clicks_labels import Part, paint
 from napari_ptsam._widgets.clicks_neighbours import NeighboursSection
 from napari_ptsam._widgets.clicks_section import START, STOP, ClickSection
 from napari_ptsam._widgets.clicks_state import ClickerEntry, ClickState
 from napari_ptsam._widgets.clicks_train import ClickTrainSection, result_text
 from napari_ptsam._widgets.layers import go_to_plane
+from napari_ptsam._widgets.state import PluginState
 from napari_ptsam.backbones import Backbone
 from napari_ptsam.clicking import Click
 from napari_ptsam.errors import InputError
@@ -57,6 +59,24 @@ def section(clicking: ClickState, qtbot: QtBot) -> ClickSection:
     made = ClickSection(clicking)
     qtbot.addWidget(made)
     return made
+
+
+@pytest.fixture
+def click_steps(discs: NDArray[np.uint8], qtbot: QtBot) -> Iterator[Callable[[], ClickSection]]:
+    """Makes the first step of a click dock in a viewer of its own, as another process would."""
+    states: list[ClickState] = []
+
+    def make() -> ClickSection:
+        states.append(ClickState(ViewerModel()))
+        states[-1].viewer.add_image(discs, name="discs")
+        made = ClickSection(states[-1])
+        qtbot.addWidget(made)
+        qtbot.waitUntil(lambda: made.kept.autosave.recognised)
+        return made
+
+    yield make
+    for state in states:
+        state.close()
 
 
 @pytest.fixture
@@ -142,6 +162,48 @@ def test_the_dock_says_what_to_do_without_an_image(windowless: ViewerModel, qtbo
     assert section.toggle.isEnabled()
     assert "Start clicking" in section.status.text()
     state.close()
+
+
+def test_accepted_objects_are_saved_and_offered_at_the_next_time(
+    click_steps: Callable[[], ClickSection], qtbot: QtBot
+) -> None:
+    first = click_steps()
+    first.new_labels.click()
+    qtbot.waitUntil(lambda: not first._state.annotations.searching)
+    labels = first._state.annotations.labels
+    assert labels is not None
+    paint(labels, {2: Part((slice(5, 9), slice(5, 9)), np.ones((4, 4), bool))}, 3)
+    assert first.kept.autosave.timer.isActive()
+    first.kept.autosave.save()
+    qtbot.waitUntil(lambda: "1 plane are saved" in first.saving.text())
+
+    second = click_steps()
+    qtbot.waitUntil(lambda: not second.kept.offer.isHidden())
+    second.kept.offer.restore.click()
+    qtbot.waitUntil(lambda: second._state.annotations.annotated() == [2])
+    restored = second._state.annotations.labels
+    assert restored is not None
+    assert (restored.data == labels.data).all()
+    assert restored.mode == "pan_zoom"
+
+
+def test_what_both_docks_have_is_saved_and_offered_by_one_of_them(
+    click_steps: Callable[[], ClickSection], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = click_steps()
+    state, autosave = section._state, section.kept.autosave
+    painting = PluginState(state.viewer)
+    monkeypatch.setattr(PluginState, "of", lambda _: painting)
+    section.new_labels.click()
+    labels = state.annotations.labels
+    painting.annotations.image = state.annotations.image
+    painting.annotations.labels = labels
+    labels.paint((1, 20, 20), 1)
+    assert not autosave.timer.isActive()
+    painting.annotations.labels = None
+    labels.paint((1, 30, 30), 1)
+    assert autosave.timer.isActive()
+    painting.close()
 
 
 @pytest.mark.parametrize("kind", [ClickSection, NeighboursSection, ClickTrainSection])
@@ -362,6 +424,8 @@ def test_a_click_specialist_is_trained_saved_and_loaded(
     assert entry.is_specialist
     assert "IoU" in training.result.text()
     assert section.models.model.currentText() == "disc 1"
+    assert (entry.saved, entry.path, entry.clicker.path) == (False, None, None)
+    assert [one.path for one in clicking.shelf.earlier()] == [entry.kept]
     section.models.export(tmp_path / "disc.ptsam.safetensors")
     qtbot.waitUntil(lambda: entry.saved, timeout=10_000)
     assert reader._takes_clicks(entry.path)
@@ -380,6 +444,35 @@ def test_a_click_specialist_is_trained_saved_and_loaded(
         one.clicker.answer(plane, ClickPrompt((DISC,))).probability for one in (entry, loaded)
     ]
     assert np.array_equal(*answers)
+
+
+def test_a_click_specialist_of_another_time_is_brought_back(
+    section: ClickSection,
+    training: ClickTrainSection,
+    clicking: ClickState,
+    tiny_backbone: Path,
+    qtbot: QtBot,
+) -> None:
+    training.train.click()
+    qtbot.waitUntil(lambda: clicking.jobs.running is None, timeout=60_000)
+    entry = clicking.chosen
+    models = section.models
+    models.earlier.look()
+    qtbot.waitUntil(lambda: bool(models.earlier._found), timeout=10_000)
+    assert models.earlier.isHidden()
+    # As if napari was closed in between.
+    clicking.clickers.remove(entry)
+    clicking.clickers_changed.emit()
+    assert not models.earlier.isHidden()
+    assert models.earlier.choice.currentText().startswith("object, ")
+    models.earlier.restore.click()
+    qtbot.waitUntil(lambda: not models.locate_button.isHidden(), timeout=10_000)
+    models.load(entry.kept, tiny_backbone)
+    qtbot.waitUntil(lambda: clicking.chosen not in (entry, None), timeout=10_000)
+    again = clicking.chosen
+    assert (again.name, again.saved, again.path) == ("object 1", False, None)
+    assert again.kept == entry.kept
+    assert models.earlier.isHidden()
 
 
 def test_while_it_trains_a_click_below_the_cursor_is_shown_and_stop_keeps_the_best(

@@ -8,21 +8,24 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from clickable import BrightRegions
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
+from qtpy.compat import isalive
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QScrollArea, QToolButton
+from qtpy.QtWidgets import QScrollArea, QToolButton, QWidget
 
 from napari_ptsam._widgets import commands, reader
-from napari_ptsam._widgets.commands import open_dock
-from napari_ptsam._widgets.dock import PtsamDock
+from napari_ptsam._widgets.clicks_state import ClickerEntry
+from napari_ptsam._widgets.commands import open_clicks, open_dock
+from napari_ptsam._widgets.dock import PtsamDock, StepsDock
 from napari_ptsam._widgets.keys import KEYS
 from napari_ptsam._widgets.state import PluginState
 
@@ -123,26 +126,105 @@ def test_closing_the_viewer_during_a_run_stops_it_and_frees_its_memory(
     assert held() is None
 
 
-def test_removing_the_dock_during_a_run_stops_it_and_a_new_dock_works(
-    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot
+def close_with_its_button(dock: StepsDock, qtbot: QtBot) -> None:
+    """What napari does when the X in the title bar of a dock is clicked."""
+    dock.parentWidget().destroyOnClose()
+    qtbot.waitUntil(lambda: not isalive(dock))
+
+
+@pytest.mark.parametrize("opened", [open_dock, open_clicks])
+def test_the_x_of_the_dock_stops_what_runs_and_a_new_dock_works(
+    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot, opened: Callable[[Viewer], StepsDock]
 ) -> None:
     viewer.add_image(discs)
-    dock = open_dock(viewer)
+    dock = opened(viewer)
+    kind = type(dock)
     told: list[str] = []
     held = start_run(dock.state, told)
-    qtbot.waitUntil(lambda: told == ["begun"])
-    viewer.window.remove_dock_widget(dock)
-    dock.deleteLater()
+    qtbot.waitUntil(lambda: told == ["begun"], timeout=30_000)
+    close_with_its_button(dock, qtbot)
+    qtbot.waitUntil(lambda: told == ["begun", "closed"], timeout=10_000)
+    old = weakref.ref(dock.state)
     del dock
-    qtbot.waitUntil(lambda: told == ["begun", "closed"], timeout=3000)
     qtbot.wait(50)
     gc.collect()
     assert held() is None
+    assert old() is None
     # Events of the viewer must reach nobody who is gone.
     viewer.add_labels(np.zeros((6, 64, 64), int))
     viewer.dims.set_point(0, 3)
     viewer.layers.clear()
-    assert open_dock(viewer).state.jobs.running is None
+    again = opened(viewer)
+    assert isinstance(again, kind)
+    assert again.state.jobs.running is None
+
+
+def test_keys_of_a_dock_that_was_closed_and_opened_again_press_its_buttons(
+    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    before = set(viewer.keymap)
+    viewer.add_image(discs)
+    close_with_its_button(open_dock(viewer), qtbot)
+    assert set(viewer.keymap) == before
+    dock = open_dock(viewer)
+    dock.sections["annotate"].new_labels.click()
+    keys = {str(key): action for key, action in viewer.keymap.items()}
+    keys["Shift+N"](viewer)
+    assert viewer.dims.current_step[0] == 3
+    keys["Shift+E"](viewer)
+    assert dock.state.annotations.declared_empty() == [3]
+    keys["Shift+G"](viewer)
+
+
+def test_paint_that_is_not_saved_yet_is_saved_as_the_dock_is_closed(
+    viewer: Viewer, discs: NDArray[np.uint8], tmp_path: Path, qtbot: QtBot
+) -> None:
+    viewer.add_image(discs)
+    dock = open_dock(viewer)
+    annotate = dock.sections["annotate"]
+    annotate.new_labels.click()
+    qtbot.waitUntil(lambda: annotate.kept.autosave.recognised, timeout=30_000)
+    labels = dock.state.annotations.labels
+    labels.data_setitem((np.array([2]), np.array([5]), np.array([5])), 1)
+    close_with_its_button(dock, qtbot)
+    assert len(list((tmp_path / "annotations").rglob("plane-000002.tif"))) == 1
+
+
+def test_the_x_of_the_click_dock_leaves_nothing_in_the_viewer(
+    viewer: Viewer, discs: NDArray[np.uint8], qtbot: QtBot
+) -> None:
+    image = viewer.add_image(discs)
+    callbacks = list(viewer.mouse_move_callbacks)
+    dock = open_clicks(viewer)
+    dock.state.chosen = ClickerEntry("bright", cast(Any, BrightRegions()))
+    dock.sections["click"].toggle.click()
+    qtbot.waitUntil(lambda: dock.state.canvas.taking_clicks, timeout=30_000)
+    close_with_its_button(dock, qtbot)
+    assert list(viewer.layers) == [image]
+    assert list(viewer.mouse_move_callbacks) == callbacks
+
+
+@pytest.mark.parametrize("opened", [open_dock, open_clicks])
+def test_a_dock_that_is_moved_floated_tabbed_or_hidden_stays(
+    viewer: Viewer, qtbot: QtBot, opened: Callable[[Viewer], StepsDock]
+) -> None:
+    dock = opened(viewer)
+    told: list[str] = []
+    start_run(dock.state, told)
+    qtbot.waitUntil(lambda: told == ["begun"], timeout=30_000)
+    frame, window = dock.parentWidget(), viewer.window._qt_window
+    frame.setFloating(True)
+    qtbot.wait(50)
+    frame.setFloating(False)
+    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, frame)
+    other = viewer.window.add_dock_widget(QWidget(), name="other", area="left")
+    window.tabifyDockWidget(other, frame)
+    frame.close()
+    frame.show()
+    qtbot.wait(50)
+    assert isalive(dock)
+    assert dock.state.jobs.running == "Training"
+    assert told == ["begun"]
 
 
 def test_keys_press_their_buttons_and_go_with_the_dock(
@@ -293,11 +375,16 @@ def test_a_training_that_starts_is_scrolled_into_view(viewer: Viewer, qtbot: QtB
 LEAVE = """
 import sys
 import napari
-from napari_ptsam._widgets.dock import PtsamDock
+from qtpy.QtWidgets import QApplication
+from napari_ptsam._widgets.commands import open_clicks, open_dock
 
 viewer = napari.Viewer(show=False)
 viewer.open_sample("napari-ptsam", "procedural_stack")
-viewer.window.add_dock_widget(PtsamDock(viewer))
+open_dock(viewer)
+clicks = open_clicks(viewer)
+clicks.sections["click"].toggle.click()
+while not clicks.state.canvas.taking_clicks:
+    QApplication.processEvents()
 if sys.argv[1] == "close":
     viewer.close()
 """

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from napari.utils.notifications import Notification, notification_manager
 from pytestqt.qtbot import QtBot
+from superqt.utils import WorkerBase
 
 from napari_ptsam._widgets.jobs import Jobs, in_words
 from napari_ptsam.errors import InputError, OutOfMemoryError, PtsamError
@@ -259,6 +260,37 @@ def test_closing_stops_the_run_and_calls_nobody_back(jobs: Jobs, qtbot: QtBot) -
     qtbot.wait(20)
     assert called == []
     assert jobs.running is None
+
+
+@pytest.mark.parametrize("how", ["close", "napari quits"])
+def test_work_that_can_finish_early_ends_with_what_it_has(
+    jobs: Jobs, qtbot: QtBot, how: str
+) -> None:
+    stop = threading.Event()
+    kept: list[int] = []
+
+    def run() -> Generator[int, None, int]:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            yield number
+            time.sleep(0.005)
+        yield number
+        kept.append(number)
+        return number
+
+    told: list[int] = []
+    job = jobs.run("Training", run, on_yield=told.append, on_return=told.append, finish=stop.set)
+    qtbot.waitUntil(lambda: bool(told), timeout=10_000)
+    job.pause()
+    if how == "close":
+        jobs.close()
+        told.clear()
+    else:
+        WorkerBase.await_workers(10_000)
+    qtbot.waitUntil(lambda: bool(kept), timeout=10_000)
+    qtbot.wait(50)
+    assert told[-1:] == ([] if how == "close" else kept)
 
 
 def test_short_work_runs_beside_a_long_job(jobs: Jobs, qtbot: QtBot) -> None:

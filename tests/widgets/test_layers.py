@@ -17,6 +17,7 @@ from napari_ptsam._widgets.layers import (
     go_to_plane,
     image_over,
     labels_like,
+    labels_over,
     plane_count,
     plane_index,
     plane_name,
@@ -167,6 +168,52 @@ def test_labels_of_an_image_with_channels_are_seen_from_each_channel(
         where = labels.world_to_data(windowless.dims.point)
         labels.paint(where, channel + 1)
         assert labels.data[slot(labels, 3)].max() == channel + 1
+
+
+TILTED = {
+    "rotated": {"rotate": 30},
+    "sheared": {"shear": [0.4]},
+    "both": {"rotate": 30, "shear": [0.4]},
+    "affine": {"affine": [[0.9, 0.3, 5], [-0.2, 1.1, 7], [0, 0, 1]]},
+}
+
+
+@pytest.mark.parametrize("tilt", TILTED)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_results_lie_on_a_tilted_image_with_channels(axis: int, tilt: str) -> None:
+    shape = (3, 5, 8, 9) if axis == 0 else (5, 3, 8, 9)
+    # As napari reads them: what is said of the last axes holds for these.
+    layer = Image(np.zeros(shape), scale=(2, 4, 0.5, 0.7), translate=(1, 2, 3, 4), **TILTED[tilt])
+    set_channel_axis(layer, axis)
+    for made in (
+        labels_over(layer, "mine"),
+        image_over(layer, "p", np.zeros((5, 8, 9) if axis == 0 else (5, 1, 8, 9))),
+    ):
+        for corner in ((0, 0), (7, 0), (0, 8), (7, 8)):
+            for plane in (0, 4):
+                there = (1, plane, *corner) if axis == 0 else (plane, 1, *corner)
+                here = (plane, *corner) if axis == 0 else (plane, 0, *corner)
+                wanted, found = layer.data_to_world(there), made.data_to_world(here)
+                np.testing.assert_allclose(found, wanted[-made.ndim :], atol=1e-9)
+
+
+@pytest.mark.parametrize("tilt", TILTED)
+def test_results_lie_on_a_tilted_stack(tilt: str) -> None:
+    layer = Image(np.zeros((5, 8, 9)), scale=(2, 0.5, -0.7), translate=(2, 3, 4), **TILTED[tilt])
+    labels = labels_over(layer, "mine")
+    for place in ((0, 0, 0), (4, 7, 0), (1, 0, 8)):
+        np.testing.assert_allclose(labels.data_to_world(place), layer.data_to_world(place))
+
+
+def test_a_layer_along_a_tilted_channel_axis_lies_in_its_middle() -> None:
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    layer = Image(np.zeros((5, 3, 8, 9)), scale=(2, 4, 1, 1), rotate=turned)
+    set_channel_axis(layer, 1)
+    labels = labels_over(layer, "mine")
+    np.testing.assert_allclose(
+        labels.data_to_world((4, 0, 5, 6)), layer.data_to_world((4, 1, 5, 6))
+    )
 
 
 def test_huge_labels_take_memory_only_where_they_are_painted() -> None:

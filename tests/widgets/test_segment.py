@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from segmentable import choose, expected, make_specialist, segment, wait_for
 
 from napari_ptsam.errors import InputError
 from napari_ptsam.objects import split_objects, without_small
@@ -18,27 +19,6 @@ if TYPE_CHECKING:
     from napari_ptsam._widgets.state import PluginState
     from napari_ptsam.backbones import Backbone
     from napari_ptsam.specialist import Specialist
-
-
-def make_specialist(backbone: Backbone, seed: int = 0) -> Specialist:
-    """Of random prompts; its threshold is in the middle of what it says of noise."""
-    from napari_ptsam.methods import build_method
-    from napari_ptsam.normalize import Normalization
-    from napari_ptsam.promptfile import PromptMetadata
-    from napari_ptsam.specialist import Specialist
-
-    method = build_method("ptsam", {}, backbone, seed)
-    metadata = PromptMetadata(
-        backbone_name=backbone.name,
-        backbone_identity=backbone.identity,
-        backbone_architecture=backbone.architecture,
-        method=method.name,
-        method_settings=method.settings_dict,
-        normalization=Normalization().to_dict(),
-        working_scale={"mode": "fit"},
-        class_name="disc",
-    )
-    return Specialist(method, backbone, metadata)
 
 
 @pytest.fixture
@@ -64,28 +44,6 @@ def section(state: PluginState, specialist: Specialist, discs: Any, qtbot: Any) 
     qtbot.addWidget(made)
     state.add_specialist(specialist, "disc")
     return made
-
-
-def choose(section: SegmentSection, what: str) -> None:
-    section.what.setCurrentIndex(section.what.findData(what))
-
-
-def wait_for(section: SegmentSection, qtbot: Any) -> None:
-    def over() -> bool:
-        return section._state.jobs.running is None and section.segmenter.settled
-
-    qtbot.waitUntil(over, timeout=60_000)
-
-
-def segment(section: SegmentSection, qtbot: Any, what: str = "layer") -> Any:
-    choose(section, what)
-    section.segment()
-    wait_for(section, qtbot)
-    return section.adjust.target
-
-
-def expected(specialist: Specialist, discs: Any) -> Any:
-    return np.stack([specialist.predict(plane).mask for plane in discs])
 
 
 def test_a_layer_is_segmented_as_the_library_does_and_lies_on_its_image(
@@ -295,6 +253,80 @@ def test_planes_corrected_by_hand_are_left_as_they_are(
     # Another run does not write over it either.
     assert segment(section, qtbot) is not target
     np.testing.assert_array_equal(target.labels.data[2], by_hand)
+
+
+def test_undo_gives_a_plane_back_and_redo_takes_it_again(
+    section: SegmentSection, qtbot: Any
+) -> None:
+    target = segment(section, qtbot)
+    labels, threshold = target.labels, section.adjust.threshold
+    section._state.viewer.dims.set_point(0, 10 + 2 * 2)
+    labels.paint((2, 30, 30), 7)
+    labels.data_setitem((np.array([4]), np.array([5]), np.array([6])), 7)
+    assert target.result.edited == {2, 4}
+    assert "planes 2, 4" in section.adjust.note.text()
+    labels.undo()
+    labels.undo()
+    assert target.result.edited == set()
+    assert "by hand" not in section.adjust.note.text()
+    labels.redo()
+    assert target.result.edited == {2}
+    labels.undo()
+    threshold.setValue(threshold.value() + 2)
+    wait_for(section, qtbot)
+    wanted = target.planes.read(2)
+    wanted = target.entry.specialist.predict(wanted).probability >= threshold.value() / 100
+    np.testing.assert_array_equal(labels.data[2] > 0, wanted)
+    # And another run writes into the same layer.
+    assert segment(section, qtbot) is target
+
+
+def test_the_look_that_a_plane_missed_is_made_up_for_after_an_undo(
+    section: SegmentSection, specialist: Specialist, discs: Any, qtbot: Any
+) -> None:
+    target = segment(section, qtbot)
+    labels, adjust = target.labels, section.adjust
+    section._state.viewer.dims.set_point(0, 10 + 2 * 2)
+    labels.paint((2, 30, 30), 7)
+    adjust.numbered.setChecked(True)
+    adjust.through.setCurrentIndex(1)
+    wait_for(section, qtbot)
+    assert labels.data[2].max() == 7 or (labels.data[2] == 7).any()
+    labels.undo()
+    assert target.result.edited == set()
+    wait_for(section, qtbot)
+    np.testing.assert_array_equal(labels.data, split_objects(expected(specialist, discs)))
+
+
+def test_a_plane_that_is_not_segmented_yet_is_given_back_blank(
+    section: SegmentSection, qtbot: Any
+) -> None:
+    from napari_ptsam._widgets.layers import go_to_plane
+
+    go_to_plane(section._state.viewer, section.image.layer, 4)
+    target = segment(section, qtbot, "plane")
+    go_to_plane(section._state.viewer, section.image.layer, 1)
+    target.labels.paint((1, 30, 30), 7)
+    assert target.result.edited == {1}
+    target.labels.undo()
+    assert target.result.edited == set()
+
+
+def test_the_bar_of_a_run_begins_empty(
+    section: SegmentSection, specialist: Specialist, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment(section, qtbot)
+    assert section.bar.text() == "6 of 6 planes"
+    texts: list[str] = []
+    predict = type(specialist).predict
+
+    def noted(self: Specialist, image: Any) -> Any:
+        texts.append(section.bar.text())
+        return predict(self, image)
+
+    monkeypatch.setattr(type(specialist), "predict", noted)
+    segment(section, qtbot)
+    assert "6 of 6" not in texts[0]
 
 
 def test_a_table_of_objects_goes_to_the_features_and_to_a_file(
@@ -666,6 +698,31 @@ def test_a_layer_that_was_embedded_is_segmented_without_the_encoder(
     target = segment(embedding, qtbot)
     assert encoded == []
     np.testing.assert_array_equal(target.labels.data > 0, expected(specialist, discs))
+
+
+@pytest.mark.parametrize(("own", "careful"), [(1, True), (4, False), (4, True)])
+def test_a_layer_is_embedded_in_the_positions_that_segmenting_looks_in(
+    embedding: SegmentSection,
+    specialist: Specialist,
+    encoded: list[int],
+    qtbot: Any,
+    own: int,
+    careful: bool,
+) -> None:
+    state = embedding._state
+    specialist.rotations = own
+    state.current = None
+    state.current = state.specialists[0]
+    assert embedding.careful.isChecked() == (own > 1)
+    cost = embedding.embed._estimated[1]
+    if embedding.careful.isChecked() != careful:
+        embedding.careful.click()
+        assert embedding.embed._estimated[1] == cost * (4 if careful else 0.25)
+    click_embed(embedding, qtbot)
+    assert sum(encoded) == 6 * (4 if careful else 1)
+    encoded.clear()
+    segment(embedding, qtbot)
+    assert encoded == []
 
 
 def test_embedding_is_stopped_and_goes_on_from_there(

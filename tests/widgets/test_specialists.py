@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from napari_ptsam._widgets.shelf import KEPT
 from napari_ptsam.promptfile import PromptFile, read_prompt_file, write_prompt_file
 
 if TYPE_CHECKING:
@@ -290,3 +291,82 @@ def test_comparing_without_a_plane_says_what_is_missing(
     section._state.add_specialist(make(), "a")
     section.compare()
     assert "Show a plane of an image first" in section.note.text()
+
+
+# Those of another time.
+
+
+def put_aside(state: PluginState, specialist: Specialist) -> Path:
+    path = state.shelf.put(specialist)
+    assert path is not None
+    return path
+
+
+def test_a_specialist_of_another_time_is_offered_and_brought_back_unexported(
+    section: SpecialistsSection, state: PluginState, make: Any, qtbot: Any
+) -> None:
+    state.add_specialist(make(), "its backbone")
+    older, newer = put_aside(state, make(1)), put_aside(state, make(2, class_name="nucleus"))
+    section.show()
+    earlier = section.earlier
+    qtbot.waitUntil(lambda: earlier.choice.count() == 2, timeout=10_000)
+    assert not earlier.isHidden()
+    assert earlier.choice.currentText().startswith("nucleus, ")
+    assert earlier.choice.currentText().endswith(", Dice 0.91")
+    earlier.restore.click()
+    qtbot.waitUntil(lambda: len(state.specialists) == 2, timeout=30_000)
+    idle(section, qtbot)
+    entry = state.current
+    assert entry is not None
+    assert (entry.name, entry.kept, entry.path) == ("nucleus 1", newer, None)
+    assert entry.specialist.path is None
+    assert row(section, 1)[-1] == "for now"
+    assert "kept for now: export" in section.details.toPlainText()
+    # What is on the list is not offered, and comes back when it is taken off.
+    assert [earlier.choice.itemData(i) for i in range(earlier.choice.count())] == [older]
+    section.remove([entry])
+    assert earlier.choice.count() == 2
+    assert newer.is_file()
+
+
+def test_what_is_exported_is_not_kept_for_now_any_more(
+    section: SpecialistsSection, state: PluginState, make: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    specialist = make()
+    kept = put_aside(state, specialist)
+    entry = state.add_trained(specialist, kept)
+    section.show()
+    assert row(section, 0)[-1] == "for now"
+    section.export(tmp_path / "sent")
+    qtbot.waitUntil(lambda: entry.saved, timeout=10_000)
+    assert (entry.kept, row(section, 0)[-1]) == (None, "yes")
+    assert not kept.exists()
+    assert section.earlier.isHidden()
+
+
+def test_damaged_files_of_another_time_are_passed_over(
+    section: SpecialistsSection, state: PluginState, make: Any, qtbot: Any
+) -> None:
+    good = put_aside(state, make())
+    for name, content in (("1", b""), ("9", b"\xff" * 100), ("9b", good.read_bytes()[:200])):
+        (state.shelf.folder / f"{name}.ptsam.safetensors").write_bytes(content)
+    (state.shelf.folder / "8.ptsam.safetensors").mkdir()
+    section.show()
+    qtbot.waitUntil(lambda: section.earlier.choice.count() == 1, timeout=10_000)
+    assert section.earlier.choice.currentData() == good
+
+
+def test_nothing_is_offered_where_nothing_was_trained(
+    section: SpecialistsSection, state: PluginState, qtbot: Any
+) -> None:
+    section.show()
+    qtbot.waitUntil(lambda: not state.jobs._asides, timeout=10_000)
+    assert section.earlier.isHidden()
+    assert not state.shelf.folder.exists()
+
+
+def test_the_newest_are_kept(state: PluginState, make: Any) -> None:
+    specialist = make()
+    paths = [put_aside(state, specialist) for _ in range(KEPT + 3)]
+    assert [one.path for one in state.shelf.earlier()] == paths[:2:-1]
+    assert sorted(state.shelf.folder.iterdir()) == paths[3:]

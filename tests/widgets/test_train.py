@@ -29,6 +29,7 @@ from napari_ptsam.backbones import Backbone
 from napari_ptsam.errors import InputError, OutOfMemoryError
 from napari_ptsam.estimates import Estimate
 from napari_ptsam.planes import open_planes
+from napari_ptsam.promptfile import read_prompt_metadata
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.training import loop
 
@@ -442,8 +443,54 @@ def test_the_window_may_close_during_a_training(
     qtbot.waitUntil(lambda: learning(section), timeout=30_000)
     state.close()
     gate.release()
-    qtbot.wait(200)
+    qtbot.waitUntil(lambda: bool(state.shelf.earlier()), timeout=30_000)
     assert state.specialists == []
+    (kept,) = state.shelf.earlier()
+    record = read_prompt_metadata(kept.path).training
+    assert record["stopped"]
+    assert record["steps"] < STEPS
+
+
+def test_a_paused_training_ends_when_the_window_closes(
+    section: TrainSection, state: PluginState, gate: SimpleNamespace, qtbot: Any
+) -> None:
+    section.train.click()
+    gate.go()
+    qtbot.waitUntil(lambda: learning(section), timeout=30_000)
+    section.run.pause.click()
+    state.close()
+    gate.release()
+    qtbot.waitUntil(lambda: bool(state.shelf.earlier()), timeout=30_000)
+
+
+def test_what_was_trained_is_put_aside_until_it_is_exported(
+    section: TrainSection, finish: Callable[[], None], state: PluginState
+) -> None:
+    section.form.class_name.setText("disc")
+    section.train.click()
+    finish()
+    entry = state.current
+    (kept,) = state.shelf.earlier()
+    assert entry.kept == kept.path
+    # Nobody has exported it.
+    assert (entry.saved, entry.path, entry.specialist.path) == (False, None, None)
+    assert kept.name == "disc"
+    dice = entry.specialist.metadata.training["held_out_dice"]
+    assert kept.title.endswith(f", Dice {dice:.2f}")
+    again = Specialist.load(kept.path, backbone=entry.specialist.backbone)
+    for name, tensor in again.method.tensors().items():
+        assert (entry.specialist.method.tensors()[name] == tensor).all()
+
+
+def test_a_training_is_not_lost_where_it_cannot_be_put_aside(
+    section: TrainSection, finish: Callable[[], None], state: PluginState
+) -> None:
+    state.shelf.folder.parent.mkdir(parents=True)
+    state.shelf.folder.write_text("a file in the place of the folder")
+    section.train.click()
+    finish()
+    assert state.current is not None
+    assert state.current.kept is None
 
 
 def test_what_was_kept_is_given_back_when_the_dock_closes(

@@ -221,6 +221,8 @@ class AdjustBox(QGroupBox):
                 on_yield=lambda _: None,
                 on_return=lambda table: self._on_measured(target, table),
                 progress=lambda share: share,
+                # A volume is one step, however long that takes.
+                offer_stop=not target.result.look.through_planes,
             )
         except PtsamError as error:
             show(error)

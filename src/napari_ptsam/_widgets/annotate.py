@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ptsam._widgets.autosave import Autosave, Kept
 from napari_ptsam._widgets.channels import ChannelChoice
 from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.commands import open_clicks
@@ -30,19 +30,20 @@ from napari_ptsam._widgets.controls import button, row, words
 from napari_ptsam._widgets.importing import ImportedPlane, import_masks
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layers import (
-    RESULT_MARK,
+    axes_of,
     data_shape,
     full_data,
     go_to_plane,
+    is_given,
     plane_count,
     plane_name,
+    plane_names,
     planes_of,
     same_planes,
-    set_channel_axis,
     slot,
 )
 from napari_ptsam._widgets.masks import write_plane
-from napari_ptsam._widgets.offer import RestoreOffer
+from napari_ptsam._widgets.restoring import KeptAnnotations
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class AnnotateSection(QWidget):
         super().__init__()
         self._state = state
         self._annotations = state.annotations
-        self.autosave = Autosave(state.annotations, state.jobs)
+        self._listed: tuple[Any, ...] = ()
+        self._rows: list[int] = []
+        self.kept = KeptAnnotations(state, state.annotations.new_labels, self._say)
         self._make_controls()
         self._lay_out()
         self._connect()
@@ -111,7 +114,7 @@ class AnnotateSection(QWidget):
         self.label = QSpinBox()
         self.label.setRange(1, 65535)
         self.label.setToolTip("Number of the label that is the object.")
-        self.offer = RestoreOffer()
+        self.label.setEnabled(False)
         self.why = words("")
         self.status = words("")
         self.status.hide()
@@ -125,7 +128,7 @@ class AnnotateSection(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
-        layout.addWidget(self.offer)
+        layout.addWidget(self.kept.offer)
         layout.addWidget(self.hint)
         layout.addWidget(self.click)
         layout.addWidget(self.counter)
@@ -153,15 +156,11 @@ class AnnotateSection(QWidget):
         self.predict.clicked.connect(self._on_predict)
         self.one_label.toggled.connect(self._on_label)
         self.label.valueChanged.connect(self._on_label)
-        self.offer.accepted.connect(self.restore)
         self._state.jobs.started.connect(self.refresh_buttons)
         self._state.jobs.finished.connect(self.refresh_buttons)
         self._state.current_changed.connect(self.refresh_buttons)
         self._state.closing.connect(self._release)
         self._annotations.changed.connect(self.refresh)
-        self.autosave.found.connect(self._on_kept)
-        self.autosave.saved.connect(self._on_saved)
-        self.autosave.failed.connect(self._on_save_failed)
         for event in self._viewer_events():
             event.connect(self.refresh_plane)
         self._state.viewer.layers.events.inserted.connect(self._choose_first)
@@ -207,20 +206,28 @@ class AnnotateSection(QWidget):
 
     def _refresh_list(self) -> None:
         annotations = self._annotations
-        empty, boxes = set(annotations.declared_empty()), annotations.boxes()
         layer = annotations.labels or annotations.image
         entries = [] if layer is None else annotations.annotated()
+        empty, boxes = annotations.declared_empty(), annotations.boxes()
+        naming = () if layer is None else (axes_of(layer), data_shape(layer))
+        listed = (naming, entries, empty, sorted(boxes))
+        # Most strokes are on planes that are listed already.
+        if listed != self._listed:
+            self._listed, self._rows = listed, entries
+            names = {} if layer is None else plane_names(layer, entries)
+            self._fill_list(names, set(empty), set(boxes))
+        self.refresh_plane()
+
+    def _fill_list(self, names: dict[int, str], empty: set[int], boxes: set[int]) -> None:
         with QSignalBlocker(self.planes):
             self.planes.clear()
-            for index in entries:
-                text = plane_name(layer, index)
-                text += ": no object" if index in empty else ""
+            for index, name in names.items():
+                text = name + (": no object" if index in empty else "")
                 text += " (a part)" if index in boxes else ""
                 item = QListWidgetItem(text)
                 item.setData(Qt.ItemDataRole.UserRole, index)
                 self.planes.addItem(item)
-        self.planes.setVisible(bool(entries))
-        self.refresh_plane()
+        self.planes.setVisible(bool(names))
 
     def refresh_plane(self) -> None:
         """Show what is said of the plane in view."""
@@ -232,10 +239,10 @@ class AnnotateSection(QWidget):
         )
         with QSignalBlocker(self.planes):
             self.planes.clearSelection()
-            for row in range(self.planes.count()):
-                item = self.planes.item(row)
-                if item.data(Qt.ItemDataRole.UserRole) == index:
-                    self.planes.setCurrentItem(item)
+            if index is not None:
+                place = bisect_left(self._rows, index)
+                if self._rows[place : place + 1] == [index]:
+                    self.planes.setCurrentRow(place)
 
     def refresh_buttons(self) -> None:
         """Enable what can be done now, and say of the rest why not."""
@@ -268,13 +275,12 @@ class AnnotateSection(QWidget):
         layers = self._state.viewer.layers
         image = self._annotations.image
         if image is None:
-            image = next((x for x in layers if isinstance(x, Image)), None)
+            image = next((x for x in layers if is_given(x, Image)), None)
             self._on_image(image)
         elif self._annotations.labels is None:
             self._take_fitting_labels(image)
 
     def _on_image(self, layer: Image | None) -> None:
-        self.offer.hide()
         self._annotations.image = layer
         labels = self._annotations.labels
         if layer is not None and (labels is None or not same_planes(labels, layer)):
@@ -285,9 +291,7 @@ class AnnotateSection(QWidget):
             (
                 layer
                 for layer in self._state.viewer.layers
-                if isinstance(layer, Labels)
-                and same_planes(layer, image)
-                and RESULT_MARK not in layer.metadata
+                if is_given(layer, Labels) and same_planes(layer, image)
             ),
             None,
         )
@@ -358,6 +362,7 @@ class AnnotateSection(QWidget):
             on_yield=take,
             on_return=lambda found: self._say(f"{found} masks were imported."),
             progress=lambda plane: (plane.done, plane.total),
+            offer_stop=True,
         )
 
     def _on_predict(self) -> None:
@@ -397,40 +402,8 @@ class AnnotateSection(QWidget):
         except PtsamError as error:
             show(error)
 
-    # What was kept
-
-    def restore(self, kept: Kept) -> None:
-        """Put annotations of another time on a new Labels layer."""
-        image = self._annotations.image
-        if image is None:
-            return
-        set_channel_axis(image, kept.channel_axis)
-        self._annotations.channel = kept.channel
-        labels = self._annotations.new_labels()
-        self._state.jobs.aside(
-            lambda: {index: kept.read(index) for index in kept.planes},
-            lambda planes: self._on_restored(labels, planes, kept),
-        )
-
-    def _on_restored(self, labels: Labels, planes: dict[int, NDArray[Any]], kept: Kept) -> None:
-        for index, plane in planes.items():
-            labels.data[slot(labels, index)] = plane
-        labels.refresh()
-        self._annotations.put_back(kept.empty, dict(kept.boxes))
-        self._annotations.look(planes)
-        self._say(f"{kept.count} annotated planes were restored.")
-
-    def _on_kept(self, kept: Kept) -> None:
-        self.offer.show_for(kept)
-
-    def _on_saved(self, count: int) -> None:
-        self._say(f"Annotations of {count} planes are saved.")
-
-    def _on_save_failed(self, reason: str) -> None:
-        self._say(f"The annotations could not be saved: {reason}")
-
     def _release(self) -> None:
-        self.autosave.close()
+        self.kept.release()
         self.image.release()
         self.labels.release()
         for event in self._viewer_events():

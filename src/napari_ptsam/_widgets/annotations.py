@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import DTypeLike
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_ptsam._widgets.layers import (
     channel_axis,
@@ -28,17 +31,24 @@ if TYPE_CHECKING:
     from napari_ptsam._widgets.jobs import Jobs
 
 
+SOON_MS = 100
+"""Until strokes are told of: those in between together, as all that is shown follows each time."""
+
+
 class Annotations:
     """Which planes of which layer are annotated.
 
     Attributes
     ----------
+    changing
+        Emitted before another image or labels layer is taken.
     changed
-        Emitted when anything of it changed.
+        Emitted when anything of it changed; after `SOON_MS` where it was paint.
     edited
         Emitted when the user changed something, with the planes; with none if it may be any.
     """
 
+    changing = Signal()
     changed = Signal()
     edited = Signal(list)
 
@@ -48,7 +58,15 @@ class Annotations:
         self._areas: Shapes | None = None
         self._channel: int | str | None = None
         self._label: int | None = None
-        self._empty: set[int] = set()
+        # Of each layer, and only as long as it has the shape that they were declared for.
+        self._declared_of: WeakKeyDictionary[Labels, tuple[tuple[int, ...], set[int]]] = (
+            WeakKeyDictionary()
+        )
+        self._closed = False
+        self._soon = QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(SOON_MS)
+        self._soon.timeout.connect(self._tell)
         self._painted = PaintedPlanes(viewer, jobs)
         self._painted.changed.connect(self._on_found)
         self._painted.edited.connect(self.edited)
@@ -62,10 +80,10 @@ class Annotations:
     @image.setter
     def image(self, layer: Image | None) -> None:
         if layer is not self._image:
+            self.changing.emit()
             self._image = layer
             self._channel = None
-            self._empty.clear()
-            self.changed.emit()
+            self._tell()
 
     @property
     def labels(self) -> Labels | None:
@@ -75,9 +93,9 @@ class Annotations:
     @labels.setter
     def labels(self, layer: Labels | None) -> None:
         if layer is not self.labels:
-            self._empty.clear()
+            self.changing.emit()
             self._painted.watch(layer)
-            self.changed.emit()
+            self._tell()
 
     @property
     def areas(self) -> Shapes | None:
@@ -91,7 +109,7 @@ class Annotations:
         self._areas = layer
         if layer is not None:
             layer.events.data.connect(self._on_areas)
-        self.changed.emit()
+        self._tell()
 
     @property
     def channel(self) -> int | str | None:
@@ -101,7 +119,7 @@ class Annotations:
     @channel.setter
     def channel(self, value: int | str | None) -> None:
         self._channel = value
-        self.changed.emit()
+        self._tell()
 
     @property
     def label(self) -> int | None:
@@ -111,7 +129,7 @@ class Annotations:
     @label.setter
     def label(self, value: int | None) -> None:
         self._label = value
-        self.changed.emit()
+        self._tell()
 
     @property
     def searching(self) -> bool:
@@ -124,17 +142,18 @@ class Annotations:
 
     def declared_empty(self) -> list[int]:
         """Planes that were declared to hold no object, ascending."""
-        return sorted(self._empty.difference(self._painted.painted))
+        return sorted(self._declared().difference(self._painted.painted))
 
     def annotated(self) -> list[int]:
         """Planes that are painted or declared empty, ascending."""
-        return sorted(self._empty.union(self._painted.painted))
+        return sorted(self._declared().union(self._painted.painted))
 
     def declare_empty(self, index: int, empty: bool = True) -> None:
-        """Say that a plane has no object, or take that back."""
-        (self._empty.add if empty else self._empty.discard)(index)
+        """Say that a plane of the labels layer has no object, or take that back."""
+        declared = self._declared()
+        (declared.add if empty else declared.discard)(index)
         self.edited.emit([index])
-        self.changed.emit()
+        self._tell()
 
     def look(self, indices: Iterable[int]) -> None:
         """Look again at planes that were changed by code."""
@@ -146,12 +165,12 @@ class Annotations:
             return {}
         return boxes_of(self._areas, self.labels)
 
-    def new_labels(self) -> Labels:
+    def new_labels(self, dtype: DTypeLike = np.uint16) -> Labels:
         """Make a Labels layer that lies on the image, ready for the brush."""
         if self._image is None:
             raise InputError("There is no image to annotate. Open one first.")
         name = f"{self._image.name} annotations"
-        labels = labels_like(self._viewer, self._image, name)
+        labels = labels_like(self._viewer, self._image, name, dtype=dtype)
         self.labels = labels
         self._viewer.layers.selection.active = labels
         labels.mode = "paint"
@@ -180,7 +199,7 @@ class Annotations:
 
     def put_back(self, empty: Iterable[int], boxes: dict[int, list[Box]]) -> None:
         """Take declared planes and rectangles as they were kept."""
-        self._empty.update(empty)
+        self._declared().update(empty)
         if boxes and self.labels is not None:
             active = self._viewer.layers.selection.active
             areas = self.new_areas()
@@ -190,7 +209,7 @@ class Annotations:
                     areas.add_rectangles(rectangle(self.labels, index, box))
             areas.mode = "pan_zoom"
             self._viewer.layers.selection.active = active
-        self.changed.emit()
+        self._tell()
 
     def plane_in_view(self) -> int | None:
         """The plane that is in view, None if no single one is."""
@@ -266,19 +285,37 @@ class Annotations:
 
     def close(self) -> None:
         """Let go of the layers."""
+        self._closed = True
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         self.areas = None
         self._painted.watch(None)
         self._image = None
 
+    def _declared(self) -> set[int]:
+        """Planes of the labels layer that were declared to hold no object, to be changed."""
+        labels = self.labels
+        if labels is None:
+            return set()
+        shape = data_shape(labels)
+        found = self._declared_of.get(labels)
+        if found is None or found[0] != shape:
+            found = self._declared_of[labels] = shape, set()
+        return found[1]
+
     def _on_found(self) -> None:
         # Paint takes back what was declared, for good: an undo leaves the plane open.
-        self._empty.difference_update(self._painted.painted)
-        self.changed.emit()
+        self._declared().difference_update(self._painted.painted)
+        if not self._closed and not self._soon.isActive():
+            self._soon.start()
+
+    def _tell(self) -> None:
+        if not self._closed:
+            self._soon.stop()
+            self.changed.emit()
 
     def _on_areas(self) -> None:
         self.edited.emit(sorted(self.boxes()))
-        self.changed.emit()
+        self._tell()
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value

@@ -13,11 +13,44 @@ from napari_ptsam._widgets.layers import axes_of, channel_axis, data_shape, set_
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_ptsam._widgets.annotations import Annotations
+    from napari_ptsam._widgets.state import SpecialistEntry
+
 COLOURS = ("red", "green", "blue")
 MOST_CHANNELS = 64
 """A longer axis is not offered as one of channels."""
 FEW_CHANNELS = 8
 """A single slider that is longer goes through planes: the user is not asked."""
+
+
+def channel_in(image: Image, channel: int | str | None) -> int | str | None:
+    """A channel as the lists name it; None for an image that has none to choose from.
+
+    Parameters
+    ----------
+    channel
+        As a specialist's file or the user names it, by number or colour.
+    """
+    number = int(channel) if isinstance(channel, str) and channel.isdecimal() else channel
+    if image.rgb:
+        if isinstance(number, int) and number in range(len(COLOURS)):
+            return COLOURS[number]
+        return number
+    axis = channel_axis(image)
+    return None if axis is None or data_shape(image)[axis] == 1 else number
+
+
+def usual_channel(
+    image: Image, annotations: Annotations, entry: SpecialistEntry | None
+) -> int | str | None:
+    """The channel to look at unless told otherwise.
+
+    It is the one that was chosen for annotating, else the one that the specialist learned on.
+    """
+    if image is annotations.image and annotations.channel is not None:
+        return annotations.channel
+    channels = {} if entry is None else entry.specialist.metadata.channels
+    return channel_in(image, channels.get("channel"))
 
 
 class HasChannel(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
@@ -15,6 +16,8 @@ from qtpy.QtWidgets import (
     QStylePainter,
     QToolTip,
 )
+
+from napari_ptsam._widgets.layers import is_given
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -30,6 +33,8 @@ CUT = Qt.TextElideMode.ElideMiddle
 
 class LayerChoice(QComboBox):
     """A drop-down list of the viewer's layers of one type.
+
+    Images that the plugin computed are left out; labels that it computed may be corrected.
 
     Parameters
     ----------
@@ -79,7 +84,7 @@ class LayerChoice(QComboBox):
         chosen = self.layer
         for layer in self._layers:
             layer.events.name.disconnect(self.refresh)
-        self._layers = [x for x in self._viewer.layers if isinstance(x, self._type)]
+        self._layers = [x for x in self._viewer.layers if self._is_listed(x)]
         with QSignalBlocker(self):
             self.clear()
             for number, layer in enumerate(self._layers):
@@ -127,6 +132,11 @@ class LayerChoice(QComboBox):
         for layer in self._layers:
             layer.events.name.disconnect(self.refresh)
         self._layers = []
+
+    def _is_listed(self, layer: Layer) -> bool:
+        if issubclass(self._type, Image):
+            return is_given(layer, self._type)
+        return isinstance(layer, self._type)
 
     def _events(self) -> list[Any]:
         events = self._viewer.layers.events

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layers import (
     RESULT_MARK,
     data_shape,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_ptsam._widgets.jobs import Job, Jobs
+    from napari_ptsam.errors import PtsamError
 
 PREVIEW = "click preview"
 """Name of the layer that shows what is being clicked, which nothing is painted on."""
@@ -76,7 +78,9 @@ class FreeLabel:
     Attributes
     ----------
     changed
-        Emitted when the next free label is another, or became known.
+        Emitted when the next free label is another, became known, or cannot be known.
+    failed
+        Whether the layer could not be read, so that the next free label is not known.
     """
 
     changed = Signal()
@@ -86,11 +90,13 @@ class FreeLabel:
         self._layer: Labels | None = None
         self._highest = 0
         self._search: Job | None = None
+        self.failed = False
 
     @property
     def value(self) -> int | None:
-        """The next free label, None while it is being looked for."""
-        return None if self._search is not None or self._layer is None else self._highest + 1
+        """The next free label, None while it is being looked for or is not known."""
+        unknown = self._search is not None or self.failed or self._layer is None
+        return None if unknown else self._highest + 1
 
     def watch(self, layer: Labels | None) -> None:
         """Follow another layer, or none."""
@@ -105,11 +111,16 @@ class FreeLabel:
             layer.events.data.connect(self._look)
         self._look()
 
+    def retry(self) -> None:
+        """Look again, where the layer could not be read before."""
+        if self.failed:
+            self._look()
+
     def _look(self) -> None:
         if self._search is not None:
             self._search.abandon()
             self._search = None
-        self._highest = 0
+        self._highest, self.failed = 0, False
         layer = self._layer
         if layer is not None:
             array = full_data(layer)
@@ -118,13 +129,21 @@ class FreeLabel:
             else:
                 slots = [slot(layer, index) for index in range(plane_count(layer))]
                 self._search = self._jobs.aside(
-                    lambda: _highest(array, slots), self._on_found, on_yield=_pass
+                    lambda: _highest(array, slots),
+                    self._on_found,
+                    self._on_failed,
+                    on_yield=_pass,
                 )
         self.changed.emit()
 
     def _on_found(self, highest: int) -> None:
         self._search = None
         self._highest = max(self._highest, highest)
+        self.changed.emit()
+
+    def _on_failed(self, error: PtsamError) -> None:
+        self._search, self.failed = None, True
+        show(error)
         self.changed.emit()
 
     def _on_paint(self, event: Any) -> None:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_ptsam._widgets.clicks_state import ClickerEntry
 from napari_ptsam._widgets.controls import button, combo, row, words
+from napari_ptsam._widgets.earlier import EarlierChoice
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.loading import BackboneFileWantedError, backbone_news, name_of
 from napari_ptsam._widgets.specialists import FILTER, SUFFIX
@@ -93,9 +94,13 @@ class ModelChoice(QWidget):
             "Choose the backbone's file ...", "The checkpoint (.pth, .pt or .safetensors)."
         )
         self.note = words()
+        self.earlier = EarlierChoice(
+            state.shelf, state.jobs, lambda: [entry.kept for entry in state.clickers]
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row(self.load_button, self.export_button))
+        layout.addWidget(self.earlier)
         layout.addWidget(self.note)
         layout.addWidget(self.locate_button)
         self._poll = QTimer(self)
@@ -113,6 +118,7 @@ class ModelChoice(QWidget):
         self.load_button.clicked.connect(self._ask_and_load)
         self.export_button.clicked.connect(self._ask_and_export)
         self.locate_button.clicked.connect(self._ask_and_locate)
+        self.earlier.wanted.connect(self.load)
         state.clickers_changed.connect(self.refresh)
         state.chosen_changed.connect(self.refresh)
         state.session.changed.connect(self._load_if_needed)
@@ -120,6 +126,7 @@ class ModelChoice(QWidget):
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
         """List the models, now that somebody looks."""
         super().showEvent(event)
+        self.earlier.look()
         if not self._asked:
             self._asked = True
             self._state.jobs.aside(list_choices, lambda found: self.set_backbones(found[0]))
@@ -142,6 +149,7 @@ class ModelChoice(QWidget):
                 self.model.setItemData(number, entry.tip or entry.name, Qt.ItemDataRole.ToolTipRole)
             if self._state.chosen in entries:
                 self.model.setCurrentIndex(entries.index(self._state.chosen))
+        self.earlier.refresh()
         chosen = self._state.chosen
         self.export_button.setEnabled(chosen is not None and chosen.is_specialist)
         self.locate_button.setVisible(self._wanting is not None)
@@ -198,13 +206,18 @@ class ModelChoice(QWidget):
 
     def load(self, path: Path, backbone: Path | None = None) -> None:
         """Load a click specialist in the background, and use it."""
-        engine = self._state.engine
+        state, engine = self._state, self._state.engine
         self._wanting = None
-        self._say(f"Loading {path.name} ...")
+        kept = state.shelf.holds(path)
+        self._say("Loading a click specialist ..." if kept else f"Loading {path.name} ...")
 
         def loaded(clicker: Clicker) -> None:
             self._say("")
-            self._state.add_clicker(ClickerEntry(name_of(path), clicker, path, saved=True))
+            if kept:
+                clicker.path = None
+                state.add_trained_clicker(clicker, path)
+            else:
+                state.add_clicker(ClickerEntry(name_of(path), clicker, path, saved=True))
 
         def failed(error: PtsamError) -> None:
             self._wanting = path if isinstance(error, BackboneFileWantedError) else None
@@ -220,7 +233,8 @@ class ModelChoice(QWidget):
         clicker = entry.clicker
 
         def saved(written: Path) -> None:
-            entry.path, entry.saved = written, True
+            self._state.shelf.let_go(entry.kept, written)
+            entry.path, entry.saved, entry.kept = written, True, None
             self._state.clickers_changed.emit()
             self._say(f"Saved as {written}. Send it to anyone who has this program.")
 

@@ -16,13 +16,12 @@ from napari_ptsam._widgets.clicks_words import help_text, status
 from napari_ptsam._widgets.controls import button, row, words
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.later import later
-from napari_ptsam._widgets.layers import RESULT_MARK, plane_name, same_planes
+from napari_ptsam._widgets.layers import is_given, plane_name, same_planes
+from napari_ptsam._widgets.restoring import KeptAnnotations
 from napari_ptsam._widgets.words import planes as in_planes
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-
     from napari_ptsam._widgets.clicks_session import Accepted
     from napari_ptsam._widgets.clicks_state import ClickState
 
@@ -49,6 +48,7 @@ class ClickSection(QWidget):
         self._late = QTimer(self)
         self._late.setSingleShot(True)
         self._late.timeout.connect(self._show_status)
+        self.kept = KeptAnnotations(state, state.new_labels, self._say)
         self._make_controls()
         self._lay_out()
         self._connect()
@@ -92,6 +92,8 @@ class ClickSection(QWidget):
         )
         self.help = words(help_text())
         self.counter = words()
+        self.saving = words()
+        self.saving.hide()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -103,12 +105,13 @@ class ClickSection(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
+        layout.addWidget(self.kept.offer)
         layout.addWidget(self.models)
         layout.addWidget(self.toggle)
         layout.addWidget(self.status)
         buttons = row(self.accept, self.undo, self.discard)
         layout.addLayout(buttons)
-        for widget in (self.help, self.own_label, self.preview, self.counter):
+        for widget in (self.help, self.own_label, self.preview, self.counter, self.saving):
             layout.addWidget(widget)
 
     def _connect(self) -> None:
@@ -183,13 +186,17 @@ class ClickSection(QWidget):
         self.counter.setText(", ".join(parts))
         self.counter.setVisible(bool(parts))
 
+    def _say(self, text: str) -> None:
+        self.saving.setText(text)
+        self.saving.show()
+
     # What the user does
 
     def _choose_first(self) -> None:
         """Take what there is for a user who has chosen nothing yet."""
         annotations, layers = self._state.annotations, self._state.viewer.layers
         if annotations.image is None:
-            self._on_image(next((x for x in layers if _is_given(x, Image)), None))
+            self._on_image(next((x for x in layers if is_given(x, Image)), None))
         elif annotations.labels is None:
             self._take_fitting_labels(annotations.image)
 
@@ -206,7 +213,7 @@ class ClickSection(QWidget):
             (
                 layer
                 for layer in self._state.viewer.layers
-                if _is_given(layer, Labels) and same_planes(layer, image)
+                if is_given(layer, Labels) and same_planes(layer, image)
             ),
             None,
         )
@@ -246,12 +253,8 @@ class ClickSection(QWidget):
         self.refresh_status()
 
     def _release(self) -> None:
+        self.kept.release()
         self.image.release()
         self.labels.release()
         self._state.viewer.layers.events.inserted.disconnect(self._choose_first)
         self._state.annotations.changed.disconnect(self.refresh)
-
-
-def _is_given(layer: Layer, kind: type[Layer]) -> bool:
-    """Whether a layer is of a kind, and not one that the plugin computed."""
-    return isinstance(layer, kind) and RESULT_MARK not in layer.metadata

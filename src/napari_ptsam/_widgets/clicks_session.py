@@ -11,7 +11,7 @@ from napari_ptsam._widgets.clicks_labels import FreeLabel, Part, check_fit, pain
 from napari_ptsam._widgets.clicks_source import ClickSource
 from napari_ptsam._widgets.layers import data_shape
 from napari_ptsam.clicking import Box, Click, ClickPrompt
-from napari_ptsam.errors import PtsamError
+from napari_ptsam.errors import InputError, PtsamError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,6 +207,7 @@ class ClickSession:
             self.tell("Click on an object first.")
             return
         self.problem = ""
+        self.free.retry()
         self._accepting = True
         self._accept_if_waiting()
         self.changed.emit()
@@ -281,6 +282,11 @@ class ClickSession:
         self._accepting = False
         labels = self._labels()
         value = self.free.value if self.own_label else labels.selected_label
+        if value is None and self.free.failed:
+            raise InputError(
+                "The labels layer could not be read, so that its next free label is not known. "
+                "Accept again to try once more, or choose another layer."
+            )
         if value is None:
             self._accepting = True  # as soon as it is known
             return

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import DTypeLike
 from psygnal import Signal
 
 from napari_ptsam._widgets.clicks_canvas import ClickCanvas
 from napari_ptsam._widgets.clicks_session import ClickSession
+from napari_ptsam._widgets.shelf import numbered
 from napari_ptsam._widgets.state import PluginState
 from napari_ptsam._widgets.training import Engine
 
@@ -41,6 +44,8 @@ class ClickerEntry:
         More about it.
     loading
         Whether it is being loaded.
+    kept
+        Its file on the shelf, which the user knows nothing of; None if there is none.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ClickerEntry:
     backbone: str = ""
     tip: str = ""
     loading: bool = False
+    kept: Path | None = None
 
     @property
     def is_specialist(self) -> bool:
@@ -78,6 +84,8 @@ class ClickState(PluginState):
 
     clickers_changed = Signal()
     chosen_changed = Signal()
+
+    SHELF = "click specialists"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
@@ -109,6 +117,18 @@ class ClickState(PluginState):
         self.clickers_changed.emit()
         self.chosen = entry
 
+    def add_trained_clicker(self, clicker: Clicker, kept: Path | None) -> None:
+        """Put a click specialist that nobody has saved at the end of the list and use it.
+
+        Parameters
+        ----------
+        kept
+            Its file on the shelf.
+        """
+        taken = {entry.name for entry in self.clickers}
+        name = numbered(clicker.metadata.class_name, taken)
+        self.add_clicker(ClickerEntry(name, clicker, kept=kept))
+
     def set_loaded(self, entry: ClickerEntry, clicker: Clicker) -> None:
         """Plain SAM was loaded."""
         entry.clicker = clicker
@@ -123,7 +143,7 @@ class ClickState(PluginState):
         if annotations.labels is not None:
             own.labels = annotations.labels
 
-    def new_labels(self) -> Labels:
+    def new_labels(self, dtype: DTypeLike = np.uint16) -> Labels:
         """Make a layer for accepted objects; the mouse stays with what it was for.
 
         Raises
@@ -131,7 +151,7 @@ class ClickState(PluginState):
         InputError
             If there is no image.
         """
-        labels = self.annotations.new_labels()
+        labels = self.annotations.new_labels(dtype)
         labels.mode = "pan_zoom"
         if self.session.on:
             self.canvas.layers.come_back()

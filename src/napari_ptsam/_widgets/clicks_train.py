@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFormLayout, QLineEdit, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
-from napari_ptsam._widgets.clicks_state import ClickerEntry
 from napari_ptsam._widgets.clicks_training import ClickRequest, train_clicker
 from napari_ptsam._widgets.controls import combo, words
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.later import later
 from napari_ptsam._widgets.runpanel import RunPanel
+from napari_ptsam._widgets.shelf import put_aside
 from napari_ptsam._widgets.words import planes as in_planes
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_ptsam._widgets.clicks_state import ClickState
     from napari_ptsam._widgets.jobs import Job
     from napari_ptsam._widgets.training import Progress
@@ -139,12 +141,15 @@ class ClickTrainSection(QWidget):
             request = self._request()
             self._job = state.jobs.run(
                 TRAINING_CLICKS,
-                lambda: train_clicker(request, state.engine, state.canvas.pointer, stop),
+                lambda: put_aside(
+                    train_clicker(request, state.engine, state.canvas.pointer, stop), state.shelf
+                ),
                 on_yield=self._on_progress,
                 on_return=self._on_trained,
                 on_error=lambda _: self._ended(""),
                 on_stopped=lambda: self._ended(""),
                 progress=lambda p: (p.step, p.steps),
+                finish=stop.set,
             )
         except PtsamError as error:
             show(error)
@@ -186,15 +191,13 @@ class ClickTrainSection(QWidget):
         if progress.preview is not None:
             self._state.canvas.show_preview(progress.preview)
 
-    def _on_trained(self, clicker: Clicker | None) -> None:
+    def _on_trained(self, trained: tuple[Clicker | None, Path | None]) -> None:
+        clicker, kept = trained
         if clicker is None:
             self._ended("Stopped before anything was learned.")
             return
         self._ended(result_text(clicker.metadata.training))
-        names = {entry.name for entry in self._state.clickers}
-        name = clicker.metadata.class_name
-        number = next(i for i in range(1, len(names) + 2) if f"{name} {i}" not in names)
-        self._state.add_clicker(ClickerEntry(f"{name} {number}", clicker))
+        self._state.add_trained_clicker(clicker, kept)
 
     def _ended(self, text: str) -> None:
         self._job = None
@@ -204,8 +207,8 @@ class ClickTrainSection(QWidget):
         self.refresh()
 
     def _release(self) -> None:
-        # Qt may have deleted the controls already: nothing here touches them.
-        self._stop.set()
+        # Qt may have deleted the controls already: nothing here touches them. A training that runs
+        # ends with its best so far, and that is put aside.
         self._state.annotations.changed.disconnect(self.refresh)
         self.run.release()
 

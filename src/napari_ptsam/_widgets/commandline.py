@@ -150,11 +150,7 @@ def _ways(target: LayerResult, path: Path) -> Iterator[tuple[list[str], Planes]]
     for axes in (None, named):
         for channel in dict.fromkeys(channels):
             try:
-                planes = open_planes(
-                    path,
-                    axes=axes if axes is not None else stored.get("axes"),
-                    channel=channel if channel is not None else stored.get("channel"),
-                )
+                planes = open_planes(path, axes=axes, channel=channel, taught=stored)
             except PtsamError:
                 continue
             options = [] if axes is None else ["--axes", axes]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_ptsam._widgets.layers import RESULT_MARK, plane_index, planes_of
+from napari_ptsam._widgets.channels import usual_channel
+from napari_ptsam._widgets.layers import RESULT_MARK, is_given, plane_index, planes_of
 from napari_ptsam.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Comparison:
     def image(self) -> Image | None:
         """The image to compare on: the selected one, else the annotated one, else any."""
         viewer, annotated = self._state.viewer, self._state.annotations.image
-        images = [x for x in viewer.layers if isinstance(x, Image) and x not in self._layers]
+        images = [x for x in viewer.layers if is_given(x, Image)]
         active = viewer.layers.selection.active
         if active in images:
             return active
@@ -63,12 +64,10 @@ class Comparison:
         index = None if image is None else plane_index(self._state.viewer, image)
         if image is None or index is None:
             raise InputError("Show a plane of an image first (in 2D, not in 3D).")
-        annotated = image is self._state.annotations.image
-        own = self._state.annotations.channel
-        work = []
-        for entry in entries:
-            stored = entry.specialist.metadata.channels.get("channel")
-            work.append((entry, planes_of(image, own if annotated else stored)))
+        annotations = self._state.annotations
+        work = [
+            (entry, planes_of(image, usual_channel(image, annotations, entry))) for entry in entries
+        ]
         self._clear()
         masks: dict[str, NDArray[np.bool_]] = {}
 
@@ -93,6 +92,7 @@ class Comparison:
             on_return=over,
             on_error=over,
             on_stopped=over,
+            offer_stop=True,
         )
 
     def _add(
@@ -110,6 +110,7 @@ class Comparison:
             "translate": translate,
             "units": image.units[-2:],
             "axis_labels": image.axis_labels[-2:],
+            "metadata": {RESULT_MARK: True},
         }
         rgb = pixels.ndim == 3
         shown = (
@@ -118,9 +119,7 @@ class Comparison:
         viewer = self._state.viewer
         self._layers += [
             viewer.add_image(pixels, name=f"{name} (image)", rgb=rgb, **shown, **options),
-            viewer.add_labels(
-                mask.astype(np.uint8), name=name, metadata={RESULT_MARK: True}, **options
-            ),
+            viewer.add_labels(mask.astype(np.uint8), name=name, **options),
         ]
         viewer.layers.selection.active = image
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_ptsam._widgets.keys import bind_keys
@@ -20,6 +20,7 @@ from napari_ptsam._widgets.later import later
 from napari_ptsam._widgets.layers import RESULT_MARK
 from napari_ptsam._widgets.preview import NAME as PREVIEW
 from napari_ptsam._widgets.state import SEGMENTING, TRAINING, PluginState
+from napari_ptsam._widgets.stopbar import StopBar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -124,8 +125,7 @@ def _close_at_exit(found: weakref.ref[StepsDock]) -> None:
     """Close a dock that outlives its window, before Qt deletes its parts in any order."""
     dock = found()
     if dock is not None and isalive(dock):
-        dock.destroyed.disconnect(dock._close)
-        dock._close()
+        dock.leave()
 
 
 class StepsDock(QWidget):
@@ -143,12 +143,17 @@ class StepsDock(QWidget):
     sections
         The steps by name. All are there soon after the dock is shown, one after the other: made
         at once they would hold up the window.
+    stop_bar
+        Stops work without a panel of its own.
     """
 
     STEPS: ClassVar[Mapping[str, tuple[str, str]]]
     """Heading of each step, and where its section is; imported when it is made."""
 
     STATE: ClassVar[type[PluginState]] = PluginState
+
+    _docked = False
+    _left = False
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -176,10 +181,13 @@ class StepsDock(QWidget):
         self._scroll.verticalScrollBar().rangeChanged.connect(self._on_range)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
         layout.addWidget(self._scroll)
+        self.stop_bar = StopBar(self.state.jobs)
+        layout.addWidget(self.stop_bar)
         self.setMinimumWidth(280)
         # The widget may go without an event of its own: with napari's window, or its dock.
-        self._close = partial(PluginState.close, self.state)
+        self._close = partial(self.STATE.close, self.state)
         self.destroyed.connect(self._close)
         atexit.register(_close_at_exit, weakref.ref(self))
         # Beside a training, making them would take several times as long.
@@ -190,6 +198,23 @@ class StepsDock(QWidget):
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Wide enough for all controls, as tall as there is."""
         return QSize(310, 600)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 (Qt's name)
+        """Go for good when taken out of napari's dock, which is all that its X does."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self.leave()
+                self.deleteLater()
+
+    def leave(self) -> None:
+        """Stop what runs and let go of the viewer; nothing can be done here afterwards."""
+        if not self._left:
+            self._left = True
+            self.destroyed.disconnect(self._close)
+            self._close()
 
     def show_section(self, name: str) -> None:
         """Open a step, with its heading at the top; the others are closed.
@@ -218,11 +243,13 @@ class StepsDock(QWidget):
             self._scroll.verticalScrollBar().setValue(self._top[0].y())
 
     def _open_first(self) -> None:
-        if not any(step.heading.isChecked() for step in self._steps.values()):
+        if not self._left and not any(step.heading.isChecked() for step in self._steps.values()):
             self.show_section(next(iter(self.STEPS)))
 
     def _make_next(self) -> None:
         """Make the next section; when all are there, load what trainings need."""
+        if self._left:
+            return
         missing = [name for name, step in self._steps.items() if not step.made]
         if missing:
             module = _module_of(self.STEPS[missing[0]][1])

@@ -57,6 +57,7 @@ class EmbedBox(QWidget):
         self._state = state
         self._image: Image | None = None
         self._channel: int | str | None = None
+        self._rotations = 1
         self._estimated: tuple[object, int] = (None, 0)
         self._told: tuple[object, str] = (None, "")
         self.button = QPushButton("Embed this stack now")
@@ -69,17 +70,21 @@ class EmbedBox(QWidget):
         layout.addWidget(self.button)
         layout.addWidget(self.note)
 
-    def refresh(self, image: Image | None, channel: int | str | None, *, possible: bool) -> None:
+    def refresh(
+        self, image: Image | None, channel: int | str | None, rotations: int, *, possible: bool
+    ) -> None:
         """Show what it would cost for a layer, and why it is not possible if it is not.
 
         Parameters
         ----------
         image, channel
             What would be encoded.
+        rotations
+            In how many positions it will be looked at.
         possible
             False if there is a reason against any work, which is told elsewhere.
         """
-        self._image, self._channel = image, channel
+        self._image, self._channel, self._rotations = image, channel, rotations
         reason = self._reason()
         self.button.setEnabled(possible and not reason)
         text = reason
@@ -95,7 +100,8 @@ class EmbedBox(QWidget):
         if entry is None or image is None:
             return
         try:
-            run = EmbedRun(entry.specialist, planes_of(image, self._channel))
+            specialist = entry.specialist.applied(rotations=self._rotations)
+            run = EmbedRun(specialist, planes_of(image, self._channel))
             subject = self._subject()
 
             def over(*_: object) -> None:
@@ -125,11 +131,11 @@ class EmbedBox(QWidget):
         self._told = subject, text
         self.changed.emit()
 
-    def _subject(self) -> tuple[SpecialistEntry | None, object, object]:
+    def _subject(self) -> tuple[SpecialistEntry | None, object, object, int]:
         """What is encoded: the same again makes nothing new."""
         image = self._image
         shape = None if image is None else (data_shape(image), axes_of(image), self._channel)
-        return self._state.current, image, shape
+        return self._state.current, image, shape, self._rotations
 
     def _reason(self) -> str:
         """Why nothing can be kept with this specialist; empty if it can, or there is none."""
@@ -148,12 +154,12 @@ class EmbedBox(QWidget):
         if entry is None:
             return ""
         specialist = entry.specialist
-        subject = self._subject(), specialist.rotations
+        subject = self._subject()
         if self._estimated[0] != subject:
             try:
                 planes = planes_of(image, self._channel)
                 nbytes = disk_space(
-                    specialist.backbone, planes, specialist.scaling, specialist.rotations
+                    specialist.backbone, planes, specialist.scaling, self._rotations
                 )
             except PtsamError as error:
                 return str(error)
@@ -170,7 +176,7 @@ class EmbedRun:
     Parameters
     ----------
     specialist
-        Says at which scale to look.
+        Says at which scale to look, and in how many positions.
     planes
         Read one at a time.
     """

@@ -95,7 +95,7 @@ class FolderRun:
     look
         Its threshold and smallest size are used; files get plain masks.
     channel
-        The channel to use of several.
+        The channel to use of several, None for the one that the specialist learned on.
     rotations
         In how many positions the specialist looks at each image.
     probability
@@ -172,9 +172,8 @@ class FolderRun:
         from napari_ptsam.planes import open_planes
 
         if self._planes is None:
-            channel = self.channel
-            axes = self.entry.specialist.metadata.channels.get("axes")
-            self._planes = open_planes(self.source, axes=axes, channel=channel)
+            taught = self.entry.specialist.metadata.channels
+            self._planes = open_planes(self.source, channel=self.channel, taught=taught)
         specialist = self.entry.specialist.applied(
             threshold=self.threshold, rotations=self.rotations
         )

@@ -53,11 +53,23 @@ class _Worker(WorkerBase):
 
     superqt's own generator worker swallows a RuntimeError, and leaves a stopped generator to
     the garbage collector.
+
+    Parameters
+    ----------
+    make
+        Makes the generator, in the worker's thread.
+    finish
+        Has the generator end by itself soon, with what it has by then.
     """
 
-    def __init__(self, make: Callable[[], Generator[Any, None, Any]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Generator[Any, None, Any]],
+        finish: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(SignalsClass=_Signals)
         self._make: Callable[[], Generator[Any, None, Any]] | None = make
+        self._finish = finish
         self.going = threading.Event()
         self.going.set()
 
@@ -66,6 +78,14 @@ class _Worker(WorkerBase):
         # `work` raises nothing. Where napari closed meanwhile, Qt has taken the signals away.
         with suppress(RuntimeError):
             super().run()
+
+    def quit(self) -> None:
+        """Ask the work to end; called by napari, too, as it quits."""
+        if self._finish is not None and self.is_running:
+            self._finish()
+        else:
+            super().quit()
+        self.going.set()
 
     def work(self) -> None:
         """Drive the generator and tell how it ended."""
@@ -151,6 +171,8 @@ class Job(QObject):
     ----------
     title
         What runs, in the user's words.
+    offers_stop
+        Whether the foot of the dock offers to stop it.
     ended
         Emitted in the GUI thread when the run is over, whatever the reason, before the
         callbacks, so that these may start the next.
@@ -159,12 +181,17 @@ class Job(QObject):
     ended = Signal()
 
     def __init__(
-        self, title: str, make: Callable[[], Generator[Any, None, Any]], callbacks: _Callbacks
+        self,
+        title: str,
+        make: Callable[[], Generator[Any, None, Any]],
+        callbacks: _Callbacks,
+        finish: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.title = title
+        self.offers_stop = False
         self._callbacks = callbacks
-        self._worker: _Worker | None = _Worker(make)
+        self._worker: _Worker | None = _Worker(make, finish)
         # Slots of an object that lives in the GUI thread, so that they are called there.
         self._worker.yielded.connect(self._on_yielded)
         self._worker.ended.connect(self._on_ended)
@@ -199,7 +226,6 @@ class Job(QObject):
         self._stopping = True
         if self._worker is not None:
             self._worker.quit()
-            self._worker.going.set()
 
     def pause(self) -> None:
         """Hold the run after its current step."""
@@ -297,7 +323,7 @@ class Jobs(QObject):
         """What runs."""
         return self._job
 
-    def run(
+    def run(  # noqa: PLR0913 (what can become of a run, each with its own answer)
         self,
         title: str,
         generator: Callable[[], Generator[Y, None, R]],
@@ -307,6 +333,8 @@ class Jobs(QObject):
         on_error: Callable[[PtsamError], None] | None = None,
         on_stopped: Callable[[], None] | None = None,
         progress: Callable[[Y], tuple[int, int]] | None = None,
+        finish: Callable[[], None] | None = None,
+        offer_stop: bool = False,
     ) -> Job:
         """Run a generator in the background.
 
@@ -320,6 +348,12 @@ class Jobs(QObject):
             Called in the GUI thread. An error was shown to the user before.
         progress
             What a yielded value says is done, and of how much.
+        finish
+            Has the generator end by itself soon, with what it has by then; called in place of
+            closing it after its current step.
+        offer_stop
+            Have the foot of the dock offer to stop it: for work without a button of its own, if
+            it ends within a second or so.
 
         Raises
         ------
@@ -328,7 +362,10 @@ class Jobs(QObject):
         """
         busy = self.running or self._elsewhere()
         if busy is not None:
-            raise InputError(f"'{busy}' is still running. Wait until it is done, or stop it.")
+            raise InputError(
+                f"'{busy}' is still running. Wait until it is done, or press Stop where there is "
+                "such a button."
+            )
 
         def failed(error: PtsamError) -> None:
             try:
@@ -343,7 +380,8 @@ class Jobs(QObject):
             if progress is not None:
                 self._advance(*progress(value))
 
-        job = Job(title, generator, _Callbacks(yielded, on_return, failed, on_stopped))
+        job = Job(title, generator, _Callbacks(yielded, on_return, failed, on_stopped), finish)
+        job.offers_stop = offer_stop
         job.ended.connect(self._on_ended)
         self._job = job
         self._bar = ActivityBar(title)

@@ -6,8 +6,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_ptsam._widgets.layers import result_shape
-from napari_ptsam._widgets.results import Result
+import numpy as np
+
+from napari_ptsam._widgets.geometry import placement_of, volumes_of
+from napari_ptsam._widgets.kept import KeptProbabilities
+from napari_ptsam._widgets.layers import blank, labels_over, result_shape, slot
+from napari_ptsam._widgets.results import Geometry, Look, Result
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -36,6 +40,8 @@ class LayerResult:
         The arrays behind them.
     wanted
         Planes that the last run was to segment.
+    point
+        Where the sliders were when `labels` were last drawn.
     """
 
     source: Image
@@ -47,6 +53,7 @@ class LayerResult:
     result: Result
     probability: Image | None = None
     wanted: list[int] = field(default_factory=list)
+    point: tuple[float, ...] = ()
 
     @property
     def intact(self) -> bool:
@@ -57,6 +64,29 @@ class LayerResult:
     def missing(self) -> list[int]:
         """Planes that the last run did not come to."""
         return [index for index in self.wanted if index not in self.result.kept]
+
+
+def empty_result(
+    source: Image,
+    planes: Planes,
+    entry: SpecialistEntry,
+    channel: int | str | None,
+    *,
+    rotations: int,
+    look: Look,
+) -> LayerResult:
+    """A result of which nothing is segmented yet; its layer is in no viewer."""
+    name = f"{entry.name}: {source.name}"
+    labels = labels_over(source, name, blank(result_shape(source), np.int32))
+    kept = KeptProbabilities(len(planes), entry.specialist.threshold)
+    geometry = Geometry(
+        [slot(labels, index) for index in range(len(planes))],
+        volumes_of(source),
+        placement_of(source).spacing,
+    )
+    # The layer may have put the array into another shape.
+    result = Result(kept, labels.data, geometry, look)
+    return LayerResult(source, planes, entry, channel, rotations, labels, result)
 
 
 @dataclass(frozen=True)

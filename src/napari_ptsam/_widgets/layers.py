@@ -7,13 +7,14 @@ numbered in the order in which they are stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from numpy.typing import DTypeLike
+from napari.utils.transforms import Affine
+from numpy.typing import DTypeLike, NDArray
 
 from napari_ptsam.planes import Planes, open_planes
 
@@ -51,6 +52,11 @@ def axes_of(layer: Layer) -> str:
     for i in reversed(range(len(names))):
         names[i] = names[i] or next(spare)
     return "".join(names) + "YX"
+
+
+def is_given(layer: Layer, kind: type[Layer]) -> bool:
+    """Whether a layer is of a kind, and not one that the plugin computed."""
+    return isinstance(layer, kind) and RESULT_MARK not in layer.metadata
 
 
 def channel_axis(layer: Layer) -> int | None:
@@ -111,24 +117,40 @@ def slot(layer: Layer, index: int, channel: int = 0) -> Slot:
     channel
         Position on the channel axis, if there is one.
     """
-    shape, axes = data_shape(layer), leading_axes(layer)
-    place: list[int | slice] = [slice(None)] * layer.ndim
-    axis_of_channels = channel_axis(layer)
-    if axis_of_channels is not None:
-        place[axis_of_channels] = channel
-    numbers = np.unravel_index(index, [shape[axis] for axis in axes]) if axes else ()
-    for axis, number in zip(axes, numbers, strict=True):
-        place[axis] = int(number)
-    return tuple(place)
+    return slots(layer, (index,), channel)[index]
+
+
+def slots(layer: Layer, indices: Iterable[int], channel: int = 0) -> dict[int, Slot]:
+    """Where planes lie in a layer's data, see `slot`; its axes are read once for all of them."""
+    shape, axes, axis_of_channels = data_shape(layer), leading_axes(layer), channel_axis(layer)
+    sizes = [shape[axis] for axis in axes]
+    found = {}
+    for index in indices:
+        place: list[int | slice] = [slice(None)] * layer.ndim
+        if axis_of_channels is not None:
+            place[axis_of_channels] = channel
+        numbers = np.unravel_index(index, sizes) if axes else ()
+        for axis, number in zip(axes, numbers, strict=True):
+            place[axis] = int(number)
+        found[index] = tuple(place)
+    return found
 
 
 def plane_name(layer: Layer, index: int) -> str:
     """What to call a plane, by the numbers that napari's sliders show."""
-    axes, place = leading_axes(layer), slot(layer, index)
+    return plane_names(layer, (index,))[index]
+
+
+def plane_names(layer: Layer, indices: Iterable[int]) -> dict[int, str]:
+    """What to call planes, see `plane_name`; the layer's axes are read once for all of them."""
+    axes = leading_axes(layer)
     if len(axes) < 2:
-        return f"Plane {index}"
+        return {index: f"Plane {index}" for index in indices}
     letters = axes_of(layer)
-    return ", ".join(f"{letters[axis]} {place[axis]}" for axis in axes)
+    return {
+        index: ", ".join(f"{letters[axis]} {place[axis]}" for axis in axes)
+        for index, place in slots(layer, indices).items()
+    }
 
 
 def planes_of(layer: Image | Labels, channel: int | str | None = None) -> Planes:
@@ -232,7 +254,12 @@ def blank(shape: Sequence[int], dtype: DTypeLike) -> Any:
 
 
 def labels_over(
-    layer: Layer, name: str, data: Any = None, *, channel_axis: int | None = None
+    layer: Layer,
+    name: str,
+    data: Any = None,
+    *,
+    channel_axis: int | None = None,
+    dtype: DTypeLike = np.uint16,
 ) -> Labels:
     """A Labels layer that lies on an image layer; it is in no viewer yet.
 
@@ -247,20 +274,22 @@ def labels_over(
         as a result then. By default empty, to be painted on.
     channel_axis
         The image's channel axis; by default what its axis labels say.
+    dtype
+        Of what is made to be painted on.
     """
     metadata = {} if data is None else {RESULT_MARK: True}
     if data is None:
-        data = blank(result_shape(layer, channel_axis), np.uint16)
+        data = blank(result_shape(layer, channel_axis), dtype)
     data = _fitted(data, layer, channel_axis)
     placement = _placement(layer, data.ndim, channel_axis)
     return Labels(data, name=name, metadata=metadata, **placement)
 
 
 def labels_like(
-    viewer: Viewer, layer: Layer, name: str, data: Any = None, *, channel_axis: int | None = None
+    viewer: Viewer, layer: Layer, name: str, data: Any = None, **options: Any
 ) -> Labels:
     """Add what `labels_over` makes to a viewer, and select it."""
-    added = labels_over(layer, name, data, channel_axis=channel_axis)
+    added = labels_over(layer, name, data, **options)
     viewer.add_layer(added)
     return added
 
@@ -268,14 +297,17 @@ def labels_like(
 def image_over(layer: Layer, name: str, data: Any, **options: Any) -> Image:
     """An Image layer of one channel that lies on an image layer, see `labels_over`.
 
+    It is marked as a result.
+
     Parameters
     ----------
     options
         Of the new layer, as napari names them.
     """
     data = _fitted(data, layer, None)
-    placement = _placement(layer, data.ndim, None)
-    return Image(data, name=name, rgb=False, **placement, **options)
+    options |= _placement(layer, data.ndim, None)
+    metadata = {RESULT_MARK: True} | options.pop("metadata", {})
+    return Image(data, name=name, rgb=False, metadata=metadata, **options)
 
 
 def add_unseen(viewer: Viewer, layer: Layer) -> None:
@@ -298,29 +330,31 @@ def _fitted(data: Any, layer: Layer, channels: int | None) -> Any:
 
 
 def _placement(layer: Layer, ndim: int, channels: int | None) -> dict[str, Any]:
+    """Where a layer of so many axes lies, as napari names it, so that it covers the image."""
     axis = channel_axis(layer) if channels is None else channels
-    scale, translate = np.array(layer.scale, float), np.array(layer.translate, float)
-    labels, units = list(layer.axis_labels), list(layer.units)
-    if axis is None:
-        return {
-            "affine": layer.affine,
-            "axis_labels": labels,
-            "rotate": layer.rotate,
-            "scale": scale,
-            "shear": layer.shear,
-            "translate": translate,
-            "units": units,
-        }
-    if axis > 0:
+    own = Affine(rotate=layer.rotate, scale=layer.scale, shear=layer.shear)
+    linear, translate = np.array(own.linear_matrix), np.array(layer.translate, float)
+    labels = list(layer.axis_labels)
+    if axis:
         # One element as long as all channels: it is seen and painted from each of them.
         count = data_shape(layer)[axis]
-        translate[axis] += scale[axis] * (count - 1) / 2
-        scale[axis] *= count
+        translate += linear[:, axis] * (count - 1) / 2
+        linear[:, axis] *= count
         labels[axis] = "channel"
     kept = slice(layer.ndim - ndim, None)
     return {
+        "affine": layer.affine.set_slice(range(layer.ndim)[kept]),
         "axis_labels": labels[kept],
-        "scale": scale[kept],
         "translate": translate[kept],
-        "units": units[kept],
+        "units": list(layer.units)[kept],
+        **_factors(linear[kept, kept]),
     }
+
+
+def _factors(linear: NDArray[np.float64]) -> dict[str, Any]:
+    """Scale, rotation and shear that make up a matrix, as napari names them."""
+    scale = np.diag(linear)
+    if np.array_equal(linear, np.diag(scale)):
+        return {"scale": scale}
+    own = Affine(linear_matrix=linear)
+    return {"rotate": own.rotate, "scale": own.scale, "shear": own.shear}

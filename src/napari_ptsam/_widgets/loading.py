@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ def load_specialists(
         If something else runs.
     """
     loaded = {e.specialist.backbone.identity: e.specialist.backbone for e in state.specialists}
+    stop = threading.Event()
     tell = on_news or (lambda _: None)
 
     def take(found: str | tuple[Path, Specialist]) -> None:
@@ -60,7 +62,11 @@ def load_specialists(
             tell(found)
         else:
             path, specialist = found
-            state.add_specialist(specialist, name_of(path), path)
+            if state.shelf.holds(path):
+                specialist.path = None
+                state.add_trained(specialist, path)
+            else:
+                state.add_specialist(specialist, name_of(path), path)
 
     def failed(error: PtsamError) -> None:
         tell("")
@@ -69,11 +75,13 @@ def load_specialists(
 
     state.jobs.run(
         "Loading a specialist",
-        lambda: _loaded(paths, loaded, backbone),
+        lambda: _loaded(paths, loaded, backbone, stop),
         on_yield=take,
         on_return=lambda _: tell(""),
         on_error=failed,
         on_stopped=lambda: tell(""),
+        finish=stop.set,
+        offer_stop=True,
     )
 
 
@@ -83,19 +91,44 @@ def name_of(path: Path) -> str:
 
 
 def _loaded(
-    paths: Sequence[Path], loaded: dict[str, Backbone], backbone: Path | None
+    paths: Sequence[Path],
+    loaded: dict[str, Backbone],
+    backbone: Path | None,
+    stop: threading.Event,
 ) -> Generator[str | tuple[Path, Specialist], None, None]:
-    from napari_ptsam.promptfile import read_prompt_file
+    from napari_ptsam.promptfile import read_prompt_metadata
     from napari_ptsam.specialist import Specialist
 
     for path in paths:
-        metadata = read_prompt_file(path).metadata
-        known = loaded.get(metadata.backbone_identity)
-        if known is None and backbone is None:
+        metadata = read_prompt_metadata(path)
+        known: Backbone | Path | None = loaded.get(metadata.backbone_identity) or backbone
+        if known is None:
             yield backbone_news(path, metadata)
-        specialist = Specialist.load(path, backbone=known or backbone)
+            known = _fetched(metadata.backbone_name, stop)
+        if known is None or stop.is_set():
+            return
+        specialist = Specialist.load(path, backbone=known)
         loaded[specialist.backbone.identity] = specialist.backbone
         yield path, specialist
+
+
+def _fetched(name: str, stop: threading.Event) -> Backbone | None:
+    """A backbone, which may have to be downloaded; None if that was stopped."""
+    from napari_ptsam.backbones import load_backbone
+    from napari_ptsam.devices import choose_device
+
+    def note(*_: object) -> None:
+        if stop.is_set():
+            raise _StoppedError
+
+    try:
+        return load_backbone(name, choose_device("auto"), note)
+    except _StoppedError:
+        return None
+
+
+class _StoppedError(Exception):
+    """The user has stopped a download; it goes on from there next time."""
 
 
 def backbone_news(path: Path, metadata: PromptMetadata) -> str:

@@ -60,8 +60,10 @@ def boxes_of(shapes: Shapes, layer: Labels) -> dict[int, list[Box]]:
     shape, axes = data_shape(layer), leading_axes(layer)
     sizes = [shape[axis] for axis in axes]
     found: dict[int, list[Box]] = {}
+    matrix, offset = _between(shapes, layer)
     for corners in shapes.data:
-        points = np.array([layer.world_to_data(shapes.data_to_world(p)) for p in corners])
+        # Rounded, so that a corner on a pixel's centre is not past it by an error of the last bit.
+        points = np.round(corners @ matrix + offset, 6)
         numbers = [int(np.round(points[0, axis])) for axis in axes]
         if any(not 0 <= n < size for n, size in zip(numbers, sizes, strict=True)):
             continue
@@ -73,6 +75,16 @@ def boxes_of(shapes: Shapes, layer: Labels) -> dict[int, list[Box]]:
             box = (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])))
             found.setdefault(index, []).append(box)
     return found
+
+
+def _between(shapes: Shapes, layer: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrix and offset from the data of a layer to that of another: napari asks point by point."""
+
+    def moved(point: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(layer.world_to_data(shapes.data_to_world(point)), np.float64)
+
+    offset = moved(np.zeros(shapes.ndim))
+    return np.array([moved(unit) - offset for unit in np.eye(shapes.ndim)]), offset
 
 
 def rectangle(layer: Labels, index: int, box: Box) -> NDArray[np.float64]:

@@ -52,7 +52,8 @@ def _identity(entry: SpecialistEntry) -> Rows:
     yield "Backbone", metadata.backbone_name
     yield "Fingerprint", metadata.backbone_identity[:12]
     yield "Learned", f"{entry.specialist.trainable_parameters:,} numbers ({metadata.method})"
-    yield "File", entry.path if entry.path is not None else "none yet: export it to keep it"
+    kept = "kept for now" if entry.kept is not None else "none yet"
+    yield "File", entry.path if entry.path is not None else f"{kept}: export it to keep it"
 
 
 def _training(entry: SpecialistEntry) -> Rows:

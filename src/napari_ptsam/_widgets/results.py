@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from napari_ptsam._widgets.kept import KeptProbabilities
@@ -101,7 +102,7 @@ class Result:
     Attributes
     ----------
     edited
-        Planes that the user changed by hand since; these are left as they are.
+        Planes that the user changed by hand since; these are left as they are. See `edit`.
     """
 
     def __init__(self, kept: KeptProbabilities, data: Any, geometry: Geometry, look: Look) -> None:
@@ -110,6 +111,8 @@ class Result:
         self.geometry = geometry
         self.look = look
         self.edited: set[int] = set()
+        self._touched: set[int] = set()
+        self._written: dict[int, bytes] = {}
         self._drawn: dict[int, _Drawn] = {}
         # A long job and short work beside it may both draw.
         self._lock = threading.RLock()
@@ -129,6 +132,29 @@ class Result:
         """Take planes for not segmented yet; their labels stay until they are."""
         for index in indices:
             self.kept.forget(index)
+
+    def edit(self, indices: Iterable[int]) -> bool:
+        """Take planes for changed by hand; returns whether one of them was not before."""
+        new = set(indices) - self.edited
+        self.edited |= new
+        self._touched |= new
+        return bool(new)
+
+    def look_again(self) -> bool:
+        """Find out which planes are changed by hand still: undo and redo do not tell.
+
+        Returns
+        -------
+        Whether others are now than before.
+        """
+        before = set(self.edited)
+        for index in self._touched:
+            with self._lock:
+                (self.edited.discard if self._is_own(index) else self.edited.add)(index)
+        if self.edited != before:
+            # Objects through planes may go through what was given back.
+            self._linked.clear()
+        return self.edited != before
 
     def stale(self) -> list[int]:
         """Planes that are drawn in another look than the present one, ascending."""
@@ -150,7 +176,7 @@ class Result:
         else:
             plane = without_small(mask, look.minimum_size).astype(np.int32)
         with self._lock:
-            self.data[self.geometry.slots[index]] = plane
+            self._write(index, plane)
             self._drawn[index] = _Drawn(look, int(plane.max(initial=0)))
             self._linked.clear()
 
@@ -181,7 +207,7 @@ class Result:
                 drawn = self._drawn[index]
                 if drawn.offset != offset:
                     plane = np.asarray(self.data[self.geometry.slots[index]])
-                    self.data[self.geometry.slots[index]] = _shifted(plane, offset - drawn.offset)
+                    self._write(index, _shifted(plane, offset - drawn.offset))
                     drawn.offset = offset
 
     def link(self) -> Generator[tuple[int, int], None, None]:
@@ -210,8 +236,17 @@ class Result:
     def _write_volume(self, volume: tuple[int, ...], labels: NDArray[np.int32], by: int) -> None:
         for index, plane in zip(volume, labels, strict=True):
             if index in self.kept and index not in self.edited:
-                self.data[self.geometry.slots[index]] = _shifted(plane, by)
+                self._write(index, _shifted(plane, by))
                 self._drawn[index] = _Drawn(_in_plane(self.look), 0)
+
+    def _write(self, index: int, plane: NDArray[np.int32]) -> None:
+        self.data[self.geometry.slots[index]] = plane
+        self._written[index] = _digest(plane)
+
+    def _is_own(self, index: int) -> bool:
+        """Whether a plane is as it was written here, or blank where nothing was."""
+        plane, written = self.data[self.geometry.slots[index]], self._written.get(index)
+        return not np.any(plane) if written is None else _digest(plane) == written
 
     def _volumes(self) -> list[tuple[int, ...]]:
         done = set(self.done())
@@ -243,6 +278,11 @@ def _in_plane(look: Look) -> Look:
 
 def _shifted(labels: NDArray[np.int32], by: int) -> NDArray[np.int32]:
     return np.where(labels > 0, labels + np.int32(by), np.int32(0))
+
+
+def _digest(labels: NDArray[Any]) -> bytes:
+    """Tells planes apart without a copy of them."""
+    return xxhash.xxh3_128_digest(np.ascontiguousarray(labels, np.int32).data)
 
 
 def _look_of(drawn: _Drawn | None) -> Look | None:

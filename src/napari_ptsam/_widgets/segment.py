@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QProgressBar,
     QPushButton,
@@ -17,38 +14,20 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ptsam._widgets.adjust import AdjustBox
-from napari_ptsam._widgets.channels import ChannelChoice
-from napari_ptsam._widgets.choices import LayerChoice
 from napari_ptsam._widgets.commandbox import CommandBox
 from napari_ptsam._widgets.controls import words
 from napari_ptsam._widgets.embedding import EmbedBox
-from napari_ptsam._widgets.folders import FolderRows, FolderRun
+from napari_ptsam._widgets.folders import FolderRun
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layerresult import LayerResult, from_plane
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.segmenting import Segmenter
+from napari_ptsam._widgets.segmentinput import FOLDER, LAYER, SegmentInput
 from napari_ptsam.errors import InputError, PtsamError
 from napari_ptsam.promptfile import ROTATIONS
 
 if TYPE_CHECKING:
     from napari_ptsam._widgets.state import PluginState
-
-PLANE, LAYER, SELECTED, FOLDER = "plane", "layer", "selected", "folder"
-
-_WHAT = (
-    (PLANE, "The plane in view"),
-    (LAYER, "The whole layer"),
-    (SELECTED, "All selected image layers"),
-    (FOLDER, "A folder of files"),
-)
-
-
-class _Source:
-    """The image to segment, and which of its channels; as `ChannelChoice` wants to see it."""
-
-    def __init__(self) -> None:
-        self.image: Image | None = None
-        self.channel: int | str | None = None
 
 
 class SegmentSection(QWidget):
@@ -63,26 +42,19 @@ class SegmentSection(QWidget):
     def __init__(self, state: PluginState) -> None:
         super().__init__()
         self._state = state
-        self._source = _Source()
         self._folder_run: FolderRun | None = None
-        self._chosen_here = False
         self.segmenter = Segmenter(state)
         self._make_controls()
         self._lay_out()
         self._connect()
         self._on_specialist()
-        self._on_image()
 
     def _make_controls(self) -> None:
         self.using = words()
-        self.what = QComboBox()
-        for key, label in _WHAT:
-            self.what.addItem(label, key)
-        self.what.setToolTip("What the specialist segments when you press the button.")
-        self.image = LayerChoice(self._state.viewer, Image, "open an image first")
-        self.image.setToolTip("The image layer to segment.")
-        self.channels = ChannelChoice(self._source)
-        self.folders = FolderRows()
+        self.input = SegmentInput(self._state)
+        self.what, self.image = self.input.what, self.input.image
+        self.channels, self.channel = self.input.channels, self.input.channel
+        self.folders = self.input.folders
         self.embed = EmbedBox(self._state)
         self.probability = QCheckBox("Also give the probability")
         self.probability.setToolTip(
@@ -105,20 +77,13 @@ class SegmentSection(QWidget):
         self.command = CommandBox(self._state, self._made)
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("What", self.what)
-        form.addRow("Image", self.image)
-        self._form = form
         buttons = QHBoxLayout()
         for button in (self.segment_button, self.stop_button, self.resume_button):
             buttons.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.using)
-        layout.addLayout(form)
-        layout.addWidget(self.channels)
-        layout.addWidget(self.folders)
+        layout.addWidget(self.input)
         layout.addWidget(self.embed)
         layout.addWidget(self.careful)
         layout.addWidget(self.probability)
@@ -130,10 +95,8 @@ class SegmentSection(QWidget):
 
     def _connect(self) -> None:
         state, viewer = self._state, self._state.viewer
-        self.what.currentIndexChanged.connect(self.refresh)
-        self.image.chosen.connect(self._on_chosen)
-        self.channels.axis.activated.connect(self._on_image)
-        self.folders.changed.connect(self.refresh)
+        self.input.changed.connect(self.refresh)
+        self.careful.toggled.connect(self.refresh)
         self.embed.changed.connect(self.refresh)
         self.segment_button.clicked.connect(self.segment)
         self.stop_button.clicked.connect(self.stop)
@@ -141,16 +104,12 @@ class SegmentSection(QWidget):
         self._signals: list[tuple[Any, Any]] = [
             (state.current_changed, self._on_specialist),
             (state.specialists_changed, self.refresh),
-            (state.annotations.changed, self._follow_annotations),
             (self.segmenter.changed, self.refresh),
-            (viewer.layers.events.inserted, self._on_layers),
-            (viewer.layers.events.removed, self._on_layers),
-            (viewer.layers.selection.events.changed, self.refresh),
             (viewer.dims.events.ndisplay, self.refresh),
         ]
         for signal, slot in self._signals:
             signal.connect(slot)
-        state.jobs.started.connect(self.refresh)
+        state.jobs.started.connect(self._on_started)
         state.jobs.finished.connect(self.refresh)
         state.jobs.progressed.connect(self._on_progress)
         state.closing.connect(self._let_go)
@@ -159,7 +118,7 @@ class SegmentSection(QWidget):
         """Listen to the viewer no longer, and keep no results."""
         for signal, slot in self._signals:
             signal.disconnect(slot)
-        self.image.release()
+        self.input.release()
         self.segmenter.close()
 
     # What is to be done
@@ -167,7 +126,7 @@ class SegmentSection(QWidget):
     def segment(self) -> None:
         """Segment what is chosen."""
         try:
-            if self.what.currentData() == FOLDER:
+            if self.input.kind == FOLDER:
                 self._segment_folder()
             else:
                 self._segment_layers()
@@ -178,8 +137,7 @@ class SegmentSection(QWidget):
     def _segment_layers(self) -> None:
         look = self.adjust.look()
         targets = []
-        for image, indices in self._chosen():
-            channel = self._source.channel if image is self._source.image else self._own_channel()
+        for image, channel, indices in self.input.layers():
             target = self.segmenter.result_for(
                 image,
                 channel,
@@ -196,24 +154,6 @@ class SegmentSection(QWidget):
         self._folder_run = None
         self.adjust.show_target(targets[-1][0])
 
-    def _chosen(self) -> list[tuple[Image, list[int] | None]]:
-        """Layers to segment, and which of their planes; None for all."""
-        viewer = self._state.viewer
-        if self.what.currentData() == SELECTED:
-            results = {t.probability for t in self.segmenter.results}
-            return [
-                (x, None)
-                for x in viewer.layers
-                if x in viewer.layers.selection and isinstance(x, Image) and x not in results
-            ]
-        image = self._source.image
-        if image is None:
-            return []
-        if self.what.currentData() == LAYER:
-            return [(image, None)]
-        shown = plane_index(viewer, image)
-        return [] if shown is None else [(image, [shown])]
-
     def _segment_folder(self) -> None:
         entry = self._state.current
         if entry is None:
@@ -223,7 +163,7 @@ class SegmentSection(QWidget):
             self.folders.source,
             self.folders.target,
             self.adjust.look(),
-            self._own_channel(),
+            self.input.folder_channel,
             rotations=self._rotations(),
             probability=self.probability.isChecked(),
         )
@@ -273,13 +213,6 @@ class SegmentSection(QWidget):
             return 1
         return own if own > 1 else max(ROTATIONS)
 
-    def _own_channel(self) -> int | str | None:
-        """The channel that the specialist learned on, as its file says."""
-        entry = self._state.current
-        channels = entry.specialist.metadata.channels if entry is not None else {}
-        channel: int | str | None = channels.get("channel")
-        return channel
-
     # What is shown
 
     def _on_specialist(self, *_: object) -> None:
@@ -287,34 +220,11 @@ class SegmentSection(QWidget):
         if entry is not None:
             self.adjust.set_default_threshold(entry.specialist.threshold)
             self.careful.setChecked(entry.specialist.rotations > 1)
-        self._on_image()
-
-    def _follow_annotations(self) -> None:
-        """Segment the image that was painted on, unless another one was chosen here."""
-        image = self._state.annotations.image
-        if image is not None and image is not self.image.layer and not self._chosen_here:
-            self.image.layer = image
-        self._on_image()
-
-    def _on_layers(self, *_: object) -> None:
-        if self.image.layer is None or self.image.layer is not self._source.image:
-            self._on_image()
         self.refresh()
 
-    def _on_chosen(self, *_: object) -> None:
-        self._chosen_here = True
-        self._on_image()
-
-    def _on_image(self, *_: object) -> None:
-        if self.image.layer is None and self.image.count():
-            self.image.setCurrentIndex(0)
-        image, annotations = self.image.layer, self._state.annotations
-        if image is not self._source.image or image is annotations.image:
-            self._source.channel = (
-                annotations.channel if image is annotations.image else self._own_channel()
-            )
-        self._source.image = image
-        self.channels.refresh()
+    def _on_started(self, *_: object) -> None:
+        # Else it shows the end of the last run until a plane is done.
+        self.bar.reset()
         self.refresh()
 
     def _on_progress(self, done: int, total: int) -> None:
@@ -333,36 +243,23 @@ class SegmentSection(QWidget):
             return "Train a specialist first, or load one below."
         if self._state.jobs.running is not None:
             return f"'{self._state.jobs.running}' is running. Wait until it is done, or stop it."
-        if self.what.currentData() == FOLDER:
-            return self.folders.reason()
-        if self.what.currentData() != SELECTED and self._source.image is None:
-            return "Open an image first."
-        if not self._chosen():
-            if self.what.currentData() == SELECTED:
-                return "Select one or more image layers in the layer list first."
-            return "Show a single plane of the image first (in 2D, not in 3D)."
-        return ""
+        return self.input.reason()
 
     def refresh(self, *_: object) -> None:
         """Show what can be done now, and what not and why."""
-        entry, what, busy = self._state.current, self.what.currentData(), self._busy()
+        entry, busy = self._state.current, self._busy()
         self.using.setText("" if entry is None else f"With the specialist <b>{entry.name}</b>")
         self.using.setVisible(entry is not None)
-        self.folders.setVisible(what == FOLDER)
-        one_layer = what in (PLANE, LAYER)
-        self.image.setVisible(one_layer)
-        self._form.labelForField(self.image).setVisible(one_layer)
-        if not one_layer:
-            self.channels.hide()
-        else:
-            self.channels.refresh()
+        self.input.refresh()
         reason = self.reason()
         self.segment_button.setEnabled(not reason)
         self.stop_button.setVisible(busy)
         self.bar.setVisible(busy)
         self._show_resume(busy)
-        self.embed.setVisible(what == LAYER)
-        self.embed.refresh(self._source.image, self._source.channel, possible=not reason)
+        self.embed.setVisible(self.input.kind == LAYER)
+        self.embed.refresh(
+            self.input.layer, self.input.layer_channel, self._rotations(), possible=not reason
+        )
         self._say("" if busy else reason)
         self.adjust.refresh()
         self.command.setEnabled(self._made() is not None)

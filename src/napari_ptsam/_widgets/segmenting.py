@@ -10,22 +10,18 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
-from napari_ptsam._widgets.geometry import placement_of, volumes_of
 from napari_ptsam._widgets.jobs import show
-from napari_ptsam._widgets.kept import KeptProbabilities
 from napari_ptsam._widgets.later import in_turn
-from napari_ptsam._widgets.layerresult import LayerResult, PlaneShown, segmented
+from napari_ptsam._widgets.layerresult import LayerResult, PlaneShown, empty_result, segmented
 from napari_ptsam._widgets.layers import (
     add_unseen,
     blank,
     image_over,
-    labels_over,
     plane_index,
     planes_of,
     result_shape,
-    slot,
 )
-from napari_ptsam._widgets.results import Geometry, Look, Result
+from napari_ptsam._widgets.results import Look
 from napari_ptsam._widgets.state import SEGMENTING
 from napari_ptsam._widgets.tracking import touched_planes
 from napari_ptsam.errors import PtsamError
@@ -34,8 +30,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_ptsam._widgets.jobs import Job
-    from napari_ptsam._widgets.state import PluginState, SpecialistEntry
-    from napari_ptsam.planes import Planes
+    from napari_ptsam._widgets.state import PluginState
 
 REFRESH_MS = 200
 """A layer is drawn at most once in this time while its planes come in."""
@@ -110,12 +105,13 @@ class Segmenter(QObject):
         for found in self.results:
             same = found.source is source and found.entry is entry and found.channel == channel
             same = same and found.rotations == rotations
-            if same and found.intact and not found.result.edited:
+            if same and found.intact and not self._corrected(found):
                 found.planes = planes
                 self.set_look(found, look)
                 self._add_probability(found, wanted=probability)
                 return found
-        target = self._new_result(source, planes, entry, channel, rotations, look)
+        target = empty_result(source, planes, entry, channel, rotations=rotations, look=look)
+        self._take_on(target)
         self._add_probability(target, wanted=probability)
         return target
 
@@ -164,27 +160,11 @@ class Segmenter(QObject):
             for t in self.results
         )
 
-    def _new_result(
-        self,
-        source: Image,
-        planes: Planes,
-        entry: SpecialistEntry,
-        channel: int | str | None,
-        rotations: int,
-        look: Look,
-    ) -> LayerResult:
-        name = f"{entry.name}: {source.name}"
-        labels = labels_over(source, name, blank(result_shape(source), np.int32))
-        kept = KeptProbabilities(len(planes), entry.specialist.threshold)
-        geometry = Geometry(
-            [slot(labels, index) for index in range(len(planes))],
-            volumes_of(source),
-            placement_of(source).spacing,
-        )
-        # The layer may have put the array into another shape.
-        result = Result(kept, labels.data, geometry, look)
-        target = LayerResult(source, planes, entry, channel, rotations, labels, result)
+    def _take_on(self, target: LayerResult) -> None:
+        """Follow a new result, and have its layer added."""
+        labels = target.labels
         labels.events.paint.connect(partial(self._on_painted, target))
+        labels.events.set_data.connect(partial(self._on_drawn, target))
         self.results.append(target)
         jobs = self._state.jobs
         # Nothing is computed before: beside a job, napari takes several times as long for this.
@@ -196,7 +176,6 @@ class Segmenter(QObject):
             partial(self._select, target),
             partial(jobs.go_on, target),
         )
-        return target
 
     def _add(self, target: LayerResult) -> None:
         if target in self.results:
@@ -235,7 +214,22 @@ class Segmenter(QObject):
 
     def _on_painted(self, target: LayerResult, event: Any) -> None:
         planes = touched_planes(target.labels, [atom[0] for atom in event.value])
-        target.result.edited.update(planes)
+        if target.result.edit(planes) and target in self.results:
+            self.changed.emit()
+
+    def _on_drawn(self, target: LayerResult, _: Any) -> None:
+        """Undo and redo show as a drawing that no slider caused."""
+        point = tuple(self._state.viewer.dims.point)
+        moved, target.point = point != target.point, point
+        if not moved and target in self.results:
+            self._corrected(target)
+
+    def _corrected(self, target: LayerResult) -> bool:
+        """Whether planes are corrected by hand; what was undone gets the present look."""
+        if target.result.look_again():
+            self._draw_stale()
+            self.changed.emit()
+        return bool(target.result.edited)
 
     def _on_removed(self, event: Any) -> None:
         gone = [target for target in self.results if target.labels is event.value]

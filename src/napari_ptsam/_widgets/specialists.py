@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -24,9 +25,11 @@ from qtpy.QtWidgets import (
 
 from napari_ptsam._widgets.comparing import Comparison
 from napari_ptsam._widgets.controls import button
+from napari_ptsam._widgets.earlier import EarlierChoice
 from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.loading import BackboneFileWantedError, load_specialists
 from napari_ptsam._widgets.records import date_of, details, dice_of
+from napari_ptsam._widgets.shelf import KEPT
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ class SpecialistsSection(QWidget):
         self._state = state
         self._wanting: list[Path] = []
         self.comparison = Comparison(state)
+        self.earlier = EarlierChoice(
+            state.shelf, state.jobs, lambda: [entry.kept for entry in state.specialists]
+        )
         self._make_controls()
         self._lay_out()
         self._connect()
@@ -107,7 +113,7 @@ class SpecialistsSection(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
         layout.addLayout(buttons)
-        for widget in (self.note, self.locate_button, self.details):
+        for widget in (self.earlier, self.note, self.locate_button, self.details):
             layout.addWidget(widget)
         self.locate_button.hide()
 
@@ -120,11 +126,17 @@ class SpecialistsSection(QWidget):
         self.compare_button.clicked.connect(self.compare)
         self.remove_button.clicked.connect(self._ask_and_remove)
         self.locate_button.clicked.connect(self._ask_and_locate)
+        self.earlier.wanted.connect(lambda path: self.load([path]))
         state.specialists_changed.connect(self.refresh)
         state.current_changed.connect(self._on_current)
         state.jobs.started.connect(self._show_possible)
         state.jobs.finished.connect(self._show_possible)
         state.closing.connect(self._let_go)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """See what was trained at another time, now that somebody looks."""
+        super().showEvent(event)
+        self.earlier.look()
 
     def _let_go(self) -> None:
         self._state.specialists_changed.disconnect(self.refresh)
@@ -144,6 +156,7 @@ class SpecialistsSection(QWidget):
                 self._fill(row, entry)
         if self._state.current not in chosen:
             self._on_current(self._state.current)
+        self.earlier.refresh()
         self._show_details()
         self._show_possible()
 
@@ -155,13 +168,13 @@ class SpecialistsSection(QWidget):
             metadata.class_name,
             metadata.backbone_name,
             date_of(entry),
-            "yes" if entry.saved else "no",
+            "yes" if entry.saved else "for now" if self._state.shelf.has(entry.kept) else "no",
         )
         for column, text in enumerate(texts):
             item = QTableWidgetItem(text)
             flags = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
             item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if column == 0 else flags)
-            item.setToolTip(str(entry.path) if column == 5 and entry.path else text)
+            item.setToolTip(_saved_tip(entry) if column == 5 else text)
             font = item.font()
             font.setBold(entry is self._state.current)
             item.setFont(font)
@@ -175,6 +188,7 @@ class SpecialistsSection(QWidget):
     def _show_possible(self, *_: object) -> None:
         busy, some = self._state.jobs.running, bool(self.selected())
         self.load_button.setEnabled(busy is None)
+        self.earlier.restore.setEnabled(busy is None)
         self.export_button.setEnabled(self._state.current is not None)
         self.remove_button.setEnabled(some and busy is None)
         self.compare_button.setEnabled(some and busy is None)
@@ -266,7 +280,8 @@ class SpecialistsSection(QWidget):
             return
 
         def saved(written: Path) -> None:
-            entry.path, entry.saved = written, True
+            self._state.shelf.let_go(entry.kept, written)
+            entry.path, entry.saved, entry.kept = written, True, None
             self._state.specialists_changed.emit()
             self.say(f"Saved as {written}. Send it to anyone who has this program.")
 
@@ -299,7 +314,8 @@ class SpecialistsSection(QWidget):
 
     def _ask_and_remove(self) -> None:
         chosen = self.selected()
-        unsaved = [entry.name for entry in chosen if not entry.saved]
+        kept = self._state.shelf.has
+        unsaved = [entry.name for entry in chosen if not entry.saved and not kept(entry.kept)]
         if unsaved:
             answer = QMessageBox.question(
                 self,
@@ -309,3 +325,12 @@ class SpecialistsSection(QWidget):
             if answer != QMessageBox.StandardButton.Yes:
                 return
         self.remove(chosen)
+
+
+def _saved_tip(entry: SpecialistEntry) -> str:
+    """Where it is saved."""
+    if entry.path is not None:
+        return str(entry.path)
+    if entry.kept is None:
+        return "Nowhere: export it to keep it."
+    return f"One of the last {KEPT} trainings, which are kept: export it to keep it for good."

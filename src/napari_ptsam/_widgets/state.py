@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from psygnal import Signal
 
 from napari_ptsam._widgets.annotations import Annotations
 from napari_ptsam._widgets.jobs import Jobs
 from napari_ptsam._widgets.quiet import load_ahead
+from napari_ptsam._widgets.shelf import Shelf, numbered, specialists_folder
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -36,12 +37,15 @@ class SpecialistEntry:
         Its prompt file, None if it was never saved.
     saved
         Whether the file holds what the entry holds.
+    kept
+        Its file on the shelf, which the user knows nothing of; None if there is none.
     """
 
     name: str
     specialist: Specialist
     path: Path | None
     saved: bool
+    kept: Path | None = None
 
 
 class PluginState:
@@ -55,6 +59,8 @@ class PluginState:
         What is painted, and where.
     jobs
         What runs in the background.
+    shelf
+        Where specialists are put aside as they are trained.
     specialists
         All of this window, the newest last.
     current
@@ -77,8 +83,11 @@ class PluginState:
     load_finished = Signal()
     closing = Signal()
 
+    SHELF: ClassVar[str] = "specialists"
+
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
+        self.shelf = Shelf(specialists_folder(self.SHELF))
         self.jobs = Jobs(self._running_elsewhere)
         self.annotations = Annotations(viewer, self.jobs)
         self.specialists: list[SpecialistEntry] = []
@@ -112,7 +121,21 @@ class PluginState:
         self, specialist: Specialist, name: str, path: Path | None = None
     ) -> SpecialistEntry:
         """Put a specialist at the end of the list and use it."""
-        entry = SpecialistEntry(name, specialist, path, saved=path is not None)
+        return self._add(SpecialistEntry(name, specialist, path, saved=path is not None))
+
+    def add_trained(self, specialist: Specialist, kept: Path | None) -> SpecialistEntry:
+        """Put a specialist that nobody has saved at the end of the list and use it.
+
+        Parameters
+        ----------
+        kept
+            Its file on the shelf.
+        """
+        taken = {entry.name for entry in self.specialists}
+        name = numbered(specialist.metadata.class_name, taken)
+        return self._add(SpecialistEntry(name, specialist, None, saved=False, kept=kept))
+
+    def _add(self, entry: SpecialistEntry) -> SpecialistEntry:
         self.specialists.append(entry)
         self.specialists_changed.emit()
         self.current = entry

@@ -12,6 +12,7 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_ptsam._widgets.jobs import show
 from napari_ptsam._widgets.layers import Slot, data_shape, full_data, leading_axes, slot
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_ptsam._widgets.jobs import Job, Jobs
+    from napari_ptsam.errors import PtsamError
 
 AT_ONCE = 2**25
 """Bytes that may be looked through in the GUI thread: some milliseconds."""
@@ -156,7 +158,10 @@ class PaintedPlanes:
         slots = {index: slot(layer, index) for index in indices}
         self._fresh.clear()
         self._scan = self._jobs.aside(
-            lambda: _search(array, slots), self._on_scanned, on_yield=self._on_found
+            lambda: _search(array, slots),
+            self._on_scanned,
+            self._on_failed,
+            on_yield=self._on_found,
         )
 
     def _on_found(self, found: dict[int, bool]) -> None:
@@ -166,6 +171,17 @@ class PaintedPlanes:
     def _on_scanned(self, found: dict[int, bool]) -> None:
         self._scan = None
         self._on_found(found)
+        self._scan_again()
+
+    def _on_failed(self, error: PtsamError) -> None:
+        """What was found before counts; the rest is looked at when it is edited."""
+        self._scan = None
+        show(error)
+        self.changed.emit([])
+        self._scan_again()
+
+    def _scan_again(self) -> None:
+        """Look at what was edited while other planes were looked through."""
         if self._again:
             self._again = False
             self._scan_planes(sorted(self._touched | self._painted))
@@ -187,7 +203,11 @@ def _search(
     found: dict[int, bool] = {}
     told = time.perf_counter()
     for index, place in slots.items():
-        found[index] = _has_paint(array, place)
+        try:
+            found[index] = _has_paint(array, place)
+        except Exception:
+            yield found
+            raise
         if time.perf_counter() - told > BATCH_SECONDS:
             yield found
             found, told = {}, time.perf_counter()

@@ -17,6 +17,7 @@ from napari_ptsam._widgets.later import in_turn, later
 from napari_ptsam._widgets.layers import plane_index
 from napari_ptsam._widgets.preview import PlaneInView, PreviewLayer
 from napari_ptsam._widgets.runpanel import RunPanel
+from napari_ptsam._widgets.shelf import put_aside
 from napari_ptsam._widgets.state import TRAINING
 from napari_ptsam._widgets.trainform import TrainForm, list_choices
 from napari_ptsam._widgets.training import Engine, Expected, Progress, Request, run_training
@@ -24,6 +25,8 @@ from napari_ptsam._widgets.words import duration, planes, size
 from napari_ptsam.errors import PtsamError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.layers import Image
 
     from napari_ptsam._widgets.jobs import Job
@@ -204,7 +207,7 @@ class TrainSection(QWidget):
 
     def start(self, start_from: Specialist | None = None) -> None:
         """Train, anew or from a specialist; why it cannot be is told in napari's notifications."""
-        stop = threading.Event()
+        stop, shelf = threading.Event(), self._state.shelf
         # Nothing is computed before the layer is there: napari takes a moment to add one, which
         # would be a long one beside a training.
         self._state.jobs.wait_for(self._preview)
@@ -212,12 +215,13 @@ class TrainSection(QWidget):
             request = self._request(start_from)
             self._job = self._state.jobs.run(
                 TRAINING,
-                lambda: run_training(request, self.engine, self._plane, stop),
+                lambda: put_aside(run_training(request, self.engine, self._plane, stop), shelf),
                 on_yield=self._on_progress,
                 on_return=self._on_trained,
                 on_error=lambda _: self._ended(""),
                 on_stopped=lambda: self._ended(""),
                 progress=lambda p: (p.step, p.steps),
+                finish=stop.set,
             )
         except PtsamError as error:
             self._state.jobs.go_on(self._preview)
@@ -268,15 +272,13 @@ class TrainSection(QWidget):
         if progress.preview is not None:
             self._preview.show(progress.preview)
 
-    def _on_trained(self, specialist: Specialist | None) -> None:
+    def _on_trained(self, trained: tuple[Specialist | None, Path | None]) -> None:
+        specialist, kept = trained
         if specialist is None:
             self._ended("Stopped before anything was learned.")
             return
-        names = {entry.name for entry in self._state.specialists}
-        name = specialist.metadata.class_name
-        number = next(i for i in range(1, len(names) + 2) if f"{name} {i}" not in names)
         self._ended(f"{result_text(specialist.metadata.training)} Go on to step 3.")
-        self._state.add_specialist(specialist, f"{name} {number}")
+        self._state.add_trained(specialist, kept)
 
     def _ended(self, text: str) -> None:
         self._job = None
@@ -289,8 +291,9 @@ class TrainSection(QWidget):
         self._settled.start()
 
     def _release(self) -> None:
-        # Qt may have deleted the controls already: nothing here touches them.
-        self._stop.set()
+        # Qt may have deleted the controls already: nothing here touches them. A training that runs
+        # ends with its best so far, and that is put aside; nobody looks at a preview of it.
+        self._plane.index = None
         for event in self._viewer_events():
             event.disconnect(self._follow)
         self.run.release()

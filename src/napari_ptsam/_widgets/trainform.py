@@ -101,8 +101,8 @@ class TrainForm(QWidget):
         self.thorough = QRadioButton("Thorough (encoder too, slower)")
         self.thorough.setToolTip(
             "Also teaches the part that looks at the images. Each step looks at them anew, which "
-            "takes much longer. With the small model it has hardly ever helped; with larger ones it "
-            "may, where images look unlike photographs."
+            "takes much longer. With the small model it has hardly ever helped; with larger ones "
+            "it may, where images look unlike photographs."
         )
         self.fast.setChecked(True)
         self.modes = QButtonGroup(self)
