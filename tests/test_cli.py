@@ -376,6 +376,19 @@ def test_evaluate_takes_only_the_label_asked_for(
     assert result["dice_mean"] == 1.0
 
 
+def test_evaluate_leaves_out_pixels_that_nobody_has_decided_on(
+    tmp_path: Path, masks: Path, capsys: Capture
+) -> None:
+    planes = tifffile.imread(masks)
+    tifffile.imwrite(tmp_path / "predicted.tif", (planes > 0).astype(np.uint8), **GREY)
+    undecided = planes.copy()
+    undecided[:, ::2] = 255
+    tifffile.imwrite(tmp_path / "truth.tif", undecided, **GREY)
+    arguments = (tmp_path / "predicted.tif", "--masks", tmp_path / "truth.tif")
+    assert scores(capsys, *arguments)["dice_mean"] < 1.0
+    assert scores(capsys, *arguments, "--ignore-label", "255")["dice_mean"] == 1.0
+
+
 def test_evaluate_pairs_folders_by_name(tmp_path: Path, masks: Path, capsys: Capture) -> None:
     planes = tifffile.imread(masks)
     for folder, names in (("predicted", "abc"), ("truth", "ba")):

@@ -32,7 +32,8 @@ class FakeSpecialist:
     def save(self, path):
         path.write_bytes(b"prompts")
 
-    def segment(self, source, output, *, planes):
+    def segment(self, source, output, *, planes, overwrite):
+        assert overwrite  # an earlier demo is in the way
         images = open_planes(source)
         chosen = range(len(images)) if planes is None else planes
         masks = [np.atleast_3d(images.read(i)).mean(2) > 127 for i in chosen]

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.examples import annotated_planes, data_hash, load_examples
+from napari_ptsam.examples import data_hash, load_examples
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import open_planes
 
@@ -187,12 +187,9 @@ def test_masks_of_another_size_are_refused_with_both_names(folders):
         load(images, masks)
 
 
-def test_annotated_planes_are_found_reading_one_at_a_time(folders):
-    labels = np.zeros((6, *SIZE), np.uint8)
-    labels[[1, 4]] = 1
-    assert annotated_planes(open_planes(labels)) == [1, 4]
+def test_a_mask_file_of_its_own_counts_as_annotated_also_without_paint(folders):
     save(folders[1] / "a.tif", blob(0))
-    assert annotated_planes(open_planes(folders[1])) == [0, 1, 2]
+    assert keys(load(*folders)) == ["a", "b", "c"]
 
 
 # ---- what a mask may be

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenes import disc
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.measure import ObjectTable, join_tables, measure_objects
+from napari_ptsam.measure import ObjectSums, ObjectTable, join_tables, measure_objects
 from napari_ptsam.objects import Splitting, split_objects, without_small
 
 APART = Splitting(separate=True)
@@ -168,6 +168,19 @@ def test_intensity_is_measured_for_each_colour() -> None:
     image = np.stack([np.full((4, 4), value) for value in (1.0, 2.0, 3.0)], -1)
     table = measure_objects(labels, image)
     assert [table.columns[f"intensity_mean_{c}"][0] for c in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_alpha_is_no_colour(colours: int) -> None:
+    labels = np.ones((4, 4), np.int32)
+    image = np.full((4, 4, colours + 1), 10, np.uint8)
+    image[..., -1] = 255
+    sums = ObjectSums("yx")
+    sums.add(labels, (0, 0), image)
+    found = sums.table().columns
+    assert [found[f"intensity_{kind}"][0] for kind in ("mean", "min", "max")] == [10, 10, 10]
+    table, plain = measure_objects(labels, image), measure_objects(labels, image[..., :-1])
+    assert list(table.columns) == list(plain.columns)
 
 
 def test_an_image_without_objects_has_the_same_columns() -> None:

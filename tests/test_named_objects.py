@@ -105,6 +105,63 @@ def test_one_object_takes_the_class_name_as_its_label(
     assert trained.method.settings_dict["labels"] == ("square",)
 
 
+def test_going_on_keeps_all_names_and_the_one_in_use(
+    specialist: Specialist, stack: tuple[NDArray[Any], NDArray[Any]], tmp_path: Path
+) -> None:
+    # The dock's own name says nothing to a method that knows its objects by others.
+    for start, given in ((specialist.of("dark"), None), (specialist.of("dark"), "object")):
+        again = _again(stack, start, class_name=given, classes={"bright": 1, "dark": 2})
+        assert again.metadata.class_name == "dark"
+        np.testing.assert_array_equal(
+            again.predict(stack[0][0]).probability,
+            again.of("dark").predict(stack[0][0]).probability,
+        )
+    other = _again(stack, specialist.of("dark"), class_name="bright", classes=CLASSES)
+    assert other.metadata.class_name == "bright"
+    loaded = Specialist.load(again.save(tmp_path / "a"), backbone=again.backbone, device="cpu")
+    assert loaded.of(loaded.metadata.class_name).metadata.class_name == "dark"
+
+
+@pytest.mark.parametrize("classes", [None, {"bright": 1}, {"bright": 1, "grey": 2}])
+def test_going_on_from_several_objects_takes_the_label_of_each(
+    specialist: Specialist, stack: tuple[NDArray[Any], NDArray[Any]], classes: dict[str, int] | None
+) -> None:
+    with pytest.raises(InputError, match=r'knows bright, dark by name.*\{"bright": 1, "dark": 2\}'):
+        _again(stack, specialist, classes=classes)
+
+
+def test_going_on_from_one_named_object_takes_no_other(
+    stack: tuple[NDArray[Any], NDArray[Any]], tiny_backbone: Path
+) -> None:
+    options = OPTIONS | {"classes": None, "class_name": "square", "steps": 1}
+    first = Specialist.train(*stack, backbone=tiny_backbone, **options)
+    for given in (None, "object"):
+        again = _again(stack, first, class_name=given)
+        assert again.of(again.metadata.class_name).metadata.class_name == "square"
+    with pytest.raises(InputError, match=r"knows square by name.*labels of disc"):
+        _again(stack, first, classes={"disc": 1})
+
+
+def test_a_method_of_one_object_goes_on_with_its_name_or_another_but_not_with_several(
+    stack: tuple[NDArray[Any], NDArray[Any]], tiny_backbone: Path
+) -> None:
+    options = OPTIONS | {"method": "lora", "method_settings": {}, "classes": None, "steps": 1}
+    first = Specialist.train(*stack, backbone=tiny_backbone, class_name="square", **options)
+    assert _again(stack, first).metadata.class_name == "square"
+    assert _again(stack, first, class_name="disc").metadata.class_name == "disc"
+    assert _again(stack, first, classes={"disc": 2}).metadata.class_name == "disc"
+    with pytest.raises(InputError, match=r"'lora', which learns one object, not bright, dark"):
+        _again(stack, first, classes=CLASSES)
+
+
+def _again(
+    stack: tuple[NDArray[Any], NDArray[Any]], start: Specialist, **options: Any
+) -> Specialist:
+    return Specialist.train(
+        *stack, start_from=start, preset="quick", steps=1, device="cpu", **options
+    )
+
+
 def test_an_image_is_held_out_with_all_its_objects() -> None:
     rng = np.random.default_rng(0)
     examples = []

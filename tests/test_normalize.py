@@ -153,6 +153,44 @@ def test_a_stack_that_was_not_measured_is_refused():
         Normalization(per="stack").fitted(open_planes(np.zeros((4, 4))), [])
 
 
+# ---- spots on an even ground
+
+
+def test_a_plane_of_spots_measured_in_windows_has_the_range_of_the_whole():
+    plane = np.full((1500, 1500), 100, np.uint16)
+    plane[3, 3], plane[1, 1] = 2973, 60000  # every third row and column is in the sample
+    per_image = Normalization()
+    measured = per_image.measured(open_planes(plane), 0, side=512)
+    assert measured.range == (100, 60000)
+    np.testing.assert_array_equal(measured.apply(plane), per_image.apply(plane))
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_stack_of_spots_does_not_become_black(count):
+    data = np.full((count, 300, 320), 100, np.uint16)
+    data[:, 1, 1], data[:, 5, 7] = 2000, 60000  # between the rows and columns of the sample
+    fitted = Normalization(per="stack").fitted(open_planes(data), range(count))
+    assert fitted.range == (100, 60000)
+    assert fitted.apply(data[0])[5, 7].tolist() == [255, 255, 255]
+
+
+def test_where_percentiles_differ_they_are_the_range():
+    data = noise(3, 50, 60).astype(np.float32)
+    data[0, :2] = np.nan
+    planes = open_planes(data)
+    expected = np.percentile(data[np.isfinite(data)], (0.5, 99.5))
+    assert Normalization(per="stack").fitted(planes, range(3)).range == tuple(expected)
+    expected = np.percentile(data[1], (0.5, 99.5))
+    assert Normalization().measured(planes, 1).range == tuple(expected)
+
+
+def test_a_stack_without_finite_values_is_black():
+    data = np.full((2, 8, 9), np.nan)
+    fitted = Normalization(per="stack").fitted(open_planes(data), range(2))
+    assert fitted.range == (0, 0)
+    assert not fitted.apply(data[0]).any()
+
+
 # ---- settings
 
 

@@ -150,6 +150,54 @@ def test_channel_of_a_single_channel_image():
         open_planes(np.zeros((5, 6)), channel=1)
 
 
+@pytest.mark.parametrize("channel", ["DAPI", 0, 3])
+def test_the_channel_of_a_training_is_no_matter_where_there_is_a_single_one(channel):
+    taught = {"axes": None, "channel": channel}
+    assert open_planes(np.zeros((5, 6)), taught=taught).read(0).shape == (5, 6)
+    assert open_planes(np.zeros((4, 5, 6)), taught=taught, axes="ZYX").read(0).shape == (5, 6)
+    with pytest.raises(InputError, match=r"'GFP' was asked for.*single channel"):
+        open_planes(np.zeros((5, 6)), taught=taught, channel="GFP")
+
+
+@pytest.mark.parametrize("channel", ["DAPI", 7])
+def test_a_channel_of_a_training_that_is_missing_is_told_apart_from_one_asked_for(
+    tmp_path, channel
+):
+    path, data = tmp_path / "a.ome.tif", noise(5, 8, 9)
+    metadata = {"axes": "CYX", "Channel": {"Name": [f"dye {n}" for n in range(5)]}}
+    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack")
+    taught = {"axes": None, "channel": channel}
+    with pytest.raises(
+        InputError, match=rf"specialist was trained on .*{channel}.* 0 \(dye 0\), 1.*--channel"
+    ):
+        open_planes(path, taught=taught)
+    with pytest.raises(InputError, match=rf"^There is no channel .*{channel}.* 0 \(dye 0\), 1"):
+        open_planes(path, channel=channel)
+    np.testing.assert_array_equal(open_planes(path, taught=taught, channel=4).read(0), data[4])
+    taught["channel"] = "dye 2"
+    np.testing.assert_array_equal(open_planes(path, taught=taught).read(0), data[2])
+
+
+def test_axes_of_a_training_hold_for_arrays_of_as_many_axes():
+    taught, data = {"axes": "CZYX", "channel": 1}, noise(2, 3, 8, 9)
+    np.testing.assert_array_equal(open_planes(data, taught=taught).read(2), data[1, 2])
+    assert len(open_planes(data[0], taught=taught)) == 3
+    assert open_planes(data[0, 0], taught=taught).read(0).shape == (8, 9)
+    assert len(open_planes(data, taught=taught, axes="ZCYX")) == 2
+    with pytest.raises(InputError, match="name 4 axes"):
+        open_planes(data[0], axes="CZYX")
+
+
+def test_files_of_a_folder_take_of_a_training_what_fits_each(tmp_path):
+    data = noise(2, 3, 8, 9)
+    save(tmp_path / "a.npy", data)
+    save(tmp_path / "b.npy", data[0, 0])
+    save(tmp_path / "c.png", data[0, 1])
+    planes = open_planes(tmp_path, taught={"axes": "CZYX", "channel": 1})
+    for index, plane in enumerate([*data[1], data[0, 0], data[0, 1]]):
+        np.testing.assert_array_equal(planes.read(index), plane)
+
+
 def test_channels_of_colour_pictures():
     data = noise(2, 5, 6, 3)
     with pytest.raises(InputError, match="2 channels"):

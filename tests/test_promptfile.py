@@ -26,6 +26,7 @@ from napari_ptsam.promptfile import (
     PromptMetadata,
     prompt_path,
     read_prompt_file,
+    read_prompt_metadata,
     write_prompt_file,
 )
 
@@ -222,6 +223,18 @@ def test_info_holds_what_scripts_depend_on_and_is_json(example) -> None:
     assert info["format_version"] == 1
     assert info["tensors"] == {"decoder.tokens": [8, 256]}
     assert info["training"]["seed"] == 0
+
+
+def test_metadata_is_read_without_the_numbers(tmp_path, example, monkeypatch) -> None:
+    path = write_prompt_file(tmp_path / "a", example)
+    monkeypatch.delattr(np, "frombuffer")
+    assert read_prompt_metadata(path) == example.metadata
+    for length in (0, 4, 100):
+        path.write_bytes(VERSION1.read_bytes()[:length])
+        with pytest.raises(PromptFileError):
+            read_prompt_metadata(path)
+    with pytest.raises(PromptFileError, match="no prompt file"):
+        read_prompt_metadata(tmp_path)
 
 
 def test_no_file_and_no_regular_file_are_refused_at_once(tmp_path) -> None:

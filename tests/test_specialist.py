@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,24 @@ def test_the_channel_of_training_is_used_again(
     other = loaded.predict(two[0, 0])
     np.testing.assert_array_equal(np.squeeze(tifffile.imread(path)) > 0, other.mask)
     assert not np.array_equal(other.probability, loaded.predict(images[0]).probability)
+
+
+def test_axes_and_channel_of_training_are_no_matter_to_an_image_without_them(
+    stack: tuple[NDArray[Any], NDArray[Any]], tiny_backbone: Path, tmp_path: Path
+) -> None:
+    images, masks = stack
+    trained = Specialist.train(
+        images[:, None], masks, axes="ZCYX", channel=0, backbone=tiny_backbone, **QUICK
+    )
+    for channel in (0, "DAPI"):
+        trained.metadata = replace(trained.metadata, channels={"axes": "ZCYX", "channel": channel})
+        _, path = drained(trained.segment(images[0], tmp_path / f"{channel}.tif"))
+        found = np.squeeze(tifffile.imread(path)) > 0
+        np.testing.assert_array_equal(found, trained.predict(images[0]).mask)
+    with pytest.raises(InputError, match=r"specialist was trained on the channel 'DAPI'.*--chan"):
+        drained(trained.segment(np.stack([images] * 2, 1), tmp_path / "two.tif"))
+    with pytest.raises(InputError, match="name 4 axes"):
+        drained(trained.segment(images[0], tmp_path / "asked.tif", axes="ZCYX"))
 
 
 def test_a_range_measured_on_the_stack_is_stored_and_used_again(

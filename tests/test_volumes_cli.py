@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,40 @@ def test_a_folder_of_planes_can_be_one_volume(segment, tmp_path):
     assert segment(images, "-o", tmp_path / "series.zarr")[0] == 0
     assert segment(whole, "-o", tmp_path / "whole.zarr")[0] == 0
     np.testing.assert_array_equal(stored(tmp_path / "series.zarr"), stored(tmp_path / "whole.zarr"))
+
+
+def test_axes_and_channel_are_those_of_the_result_in_a_folder_too(segment, tmp_path):
+    data = spots(2, 3, 40, 50)
+    np.save(tmp_path / "two.npy", data)
+    options = ["--axes", "CZYX", "--channel", "1", "--objects"]
+    out = tmp_path / "out"
+    assert "two.tif" in segment(tmp_path / "two.npy", "-o", out, *options)[1]
+    write_source(tmp_path / "one.zarr", data[1])
+    assert segment(tmp_path / "one.zarr", "-o", out, "--objects")[0] == 0
+    np.testing.assert_array_equal(
+        tifffile.imread(out / "two_objects.tif"), tifffile.imread(out / "one_objects.tif")
+    )
+
+
+def test_axes_and_channel_of_training_give_way_to_what_each_file_has(
+    specialist, segment, tmp_path, monkeypatch
+):
+    taught = replace(specialist.metadata, channels={"axes": "CZYX", "channel": 1})
+    monkeypatch.setattr(specialist, "metadata", taught)
+    specialist.save(tmp_path / "s")
+    data, images, out = spots(2, 3, 40, 50), tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    np.save(images / "a.npy", data)
+    np.save(images / "b.npy", data[0, 0])
+    assert "Wrote" in segment(images, "-o", out)[1]
+    found = {name: tifffile.imread(out / f"{name}.tif") > 0 for name in "ab"}
+    np.testing.assert_array_equal(found["a"][2], specialist.predict(data[1, 2]).mask)
+    np.testing.assert_array_equal(found["b"], specialist.predict(data[0, 0]).mask)
+    assert "2 files were done before" in segment(images, "-o", out)[1]
+    for name in "ab":  # of a single file too
+        assert segment(images / f"{name}.npy", "-o", tmp_path / f"{name}.zarr")[0] == 0
+        alone = np.squeeze(stored(tmp_path / f"{name}.zarr"))
+        np.testing.assert_array_equal(alone > 0, found[name])
 
 
 def test_options_that_do_not_go_together_are_wrong_use(segment, tmp_path):

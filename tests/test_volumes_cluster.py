@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stacks import any_specialist, assert_same, drained, spots, write_source
+from stacks import any_specialist, assert_same, drained, spots, stored, write_source
 
 from napari_ptsam.errors import InputError
 from napari_ptsam.specialist import Specialist
@@ -55,6 +56,28 @@ def test_chunks_computed_one_by_one_by_a_worker_are_those_of_the_local_job(
     assert len(engines) == 2
     assert_same(tmp_path / "here.zarr", there)
     assert_same(tmp_path / "here_probability.zarr", tmp_path / "there_probability.zarr")
+
+
+def test_a_worker_reads_the_input_as_in_training_where_that_fits(
+    specialist, tiny_backbone, tmp_path, monkeypatch
+):
+    taught = replace(specialist.metadata, channels={"axes": "CZYX", "channel": 1})
+    monkeypatch.setattr(specialist, "metadata", taught)
+    data = spots(2, 3, 40, 50)
+
+    def runner(job, stage, todo):
+        engine = Engine(job.folder)
+        yield from (engine.run(stage.name, number) for number in todo)
+
+    for name, image in (("both", data), ("plane", data[0, 0])):
+        np.save(tmp_path / f"{name}.npy", image)
+        source, target = tmp_path / f"{name}.npy", tmp_path / f"{name}.zarr"
+        here = access(source, tiny_backbone)
+        drained(segment_volume(specialist, source, target, access=here, runner=runner))
+    shown = [*data[1], data[0, 0]]
+    found = [*stored(tmp_path / "both.zarr"), np.squeeze(stored(tmp_path / "plane.zarr"))]
+    for image, mask in zip(shown, found, strict=True):
+        np.testing.assert_array_equal(mask > 0, specialist.predict(image).mask)
 
 
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(

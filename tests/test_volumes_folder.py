@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tifffile
 from stacks import any_specialist, drained, spots
 
 from napari_ptsam.errors import InputError
+from napari_ptsam.planes import open_planes
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.volumes import Settings
 from napari_ptsam.volumes.folder import Batch, segment_folder
@@ -106,6 +108,52 @@ def test_objects_are_measured_for_each_file_and_all_together(specialist, folder,
     assert (objects / "sub/b.csv").is_file()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "sub"]
     assert states(batch) == ["skipped", "skipped"]
+    # A file of which a table is missing is not done.
+    (objects / "sub/b.csv").unlink()
+    assert states(batch) == ["skipped", "done"]
+    assert (objects / "sub/b.csv").is_file()
+
+
+def write_series(folder, data, names):
+    """A stack over several OME-TIFF files, as Micro-Manager saves long ones."""
+    ids = [f"urn:uuid:{uuid.uuid4()}" for _ in names]
+    each = len(data) // len(names)
+    places = "".join(
+        f'<TiffData FirstZ="{z}" FirstC="0" FirstT="0" IFD="{z % each}" PlaneCount="1">'
+        f'<UUID FileName="{names[z // each]}">{ids[z // each]}</UUID></TiffData>'
+        for z in range(len(data))
+    )
+    height, width = data[0].shape
+    for number, (name, own) in enumerate(zip(names, ids, strict=True)):
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}">'
+            '<Image ID="Image:0" Name="s"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+            f'Type="uint16" SizeX="{width}" SizeY="{height}" SizeZ="{len(data)}" SizeC="1" '
+            f'SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{places}</Pixels></Image>'
+            "</OME>"
+        )
+        with tifffile.TiffWriter(folder / name) as file:
+            for plane in data[number * each : (number + 1) * each]:
+                file.write(
+                    plane, photometric="minisblack", metadata=None, contiguous=False,
+                    description=text,
+                )  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(objects=True)])
+def test_each_file_of_an_ome_tiff_of_several_gives_its_own_planes(specialist, tmp_path, settings):
+    images = tmp_path / "images"
+    images.mkdir()
+    data = spots(4, 40, 50)
+    write_series(images, data, ["s_0.ome.tif", "s_1.ome.tif"])
+    # As training on the folder sees them.
+    assert open_planes(images).keys == ["s_0/0000", "s_0/0001", "s_1/0000", "s_1/0001"]
+    steps, _ = drained(segment_folder(Batch(specialist, images, tmp_path / "out", settings)))
+    assert [step.planes for step in steps] == [2, 2]
+    masks = [tifffile.imread(tmp_path / "out" / f"s_{number}.tif") for number in (0, 1)]
+    expected = [specialist.predict(plane).mask for plane in data]
+    np.testing.assert_array_equal(np.concatenate(masks) > 0, expected)
 
 
 def test_an_output_that_would_mix_with_the_images_is_refused(specialist, folder):

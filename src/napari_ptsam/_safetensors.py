@@ -104,6 +104,35 @@ def unpack(file: BinaryIO, size: int) -> tuple[dict[str, NDArray[Any]], dict[str
     ContainerError
         If the file is not a container, damaged, or beyond the limits.
     """
+    header, entries, count = _read_header(file, size)
+    data = file.read(count)
+    if len(data) < count:
+        raise ContainerError("it became shorter while it was read")
+    tensors = {}
+    for name, (dtype, shape, begin, _) in entries.items():
+        values = np.frombuffer(data, dtype, math.prod(shape), begin)
+        tensors[name] = values.astype(dtype.newbyteorder("=")).reshape(shape)
+    return tensors, header.get("__metadata__", {})
+
+
+def unpack_metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    """The metadata of a container alone; its numbers are not read.
+
+    Raises
+    ------
+    ContainerError
+        As `unpack`.
+    """
+    header, _, _ = _read_header(file, size)
+    found: dict[str, str] = header.get("__metadata__", {})
+    return found
+
+
+Entry = tuple[np.dtype[Any], tuple[int, ...], int, int]
+
+
+def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Entry], int]:
+    """Header, its tensors, and how many bytes of numbers follow."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length < 2 or length > MAX_HEADER_BYTES:
@@ -114,18 +143,7 @@ def unpack(file: BinaryIO, size: int) -> tuple[dict[str, NDArray[Any]], dict[str
     if 8 + length > size:
         raise ContainerError(f"it ends within its header, after {size} of {8 + length} bytes")
     header = _checked_header(file.read(length))
-    entries = _entries(header, size - 8 - length)
-    data = file.read(size - 8 - length)
-    if len(data) < size - 8 - length:
-        raise ContainerError("it became shorter while it was read")
-    tensors = {}
-    for name, (dtype, shape, begin, _) in entries.items():
-        values = np.frombuffer(data, dtype, math.prod(shape), begin)
-        tensors[name] = values.astype(dtype.newbyteorder("=")).reshape(shape)
-    return tensors, header.get("__metadata__", {})
-
-
-Entry = tuple[np.dtype[Any], tuple[int, ...], int, int]
+    return header, _entries(header, size - 8 - length), size - 8 - length
 
 
 def _checked_header(text: bytes) -> dict[str, Any]:

@@ -45,9 +45,7 @@ class PlaneEmbedded:
     recalled: int
 
 
-def disk_space(
-    backbone: Backbone, planes: Planes, scaling: Scaling, rotations: int = 1
-) -> int:
+def disk_space(backbone: Backbone, planes: Planes, scaling: Scaling, rotations: int = 1) -> int:
     """Bytes on disk that the embeddings of planes in so many positions take at most, about.
 
     Compression saves a little of it, and what is kept already takes no more.

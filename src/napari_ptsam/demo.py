@@ -159,7 +159,10 @@ def _run(task: Task, home: Path) -> str:
     with Progress(sys.stderr) as progress:
         specialist = _train(task, progress)
         specialist.save(prompt_file)
-        for done in specialist.segment(task.test_images, predicted, planes=task.test_planes):
+        # What is there is of an earlier demo: the folder is the demo's own.
+        for done in specialist.segment(
+            task.test_images, predicted, planes=task.test_planes, overwrite=True
+        ):
             progress.update("segmenting", done.done, done.total)
     scores = score_planes(
         open_planes(predicted), open_planes(task.test_masks), planes=task.test_planes

@@ -157,14 +157,6 @@ def load_named_examples(
     return found, normalization
 
 
-def annotated_planes(masks: Planes) -> list[int]:
-    """Find the planes that are annotated, reading one at a time.
-
-    In a stack those with any paint; a mask file of its own always is.
-    """
-    return [index for index in range(len(masks)) if _is_annotated(masks, index)]
-
-
 def data_hash(examples: Sequence[Example]) -> str:
     """SHA-256 over the content of all examples, for the record of a training."""
     digest = hashlib.sha256()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError
+from napari_ptsam.normalize import without_alpha
 from napari_ptsam.objects import checked_spacing
 
 Column = NDArray[Any]
@@ -105,7 +106,8 @@ def measure_objects(
     labels
         HxW or ZxHxW, 0 outside the objects.
     intensity
-        The image in the same shape, with one more axis at the end for colours.
+        The image in the same shape, with one more axis at the end for colours; alpha, the last
+        of two or four, is left out.
     spacing
         Size of a pixel along each axis, in `unit`; 1 if None.
     origin
@@ -137,6 +139,8 @@ def measure_objects(
             f"The image is {intensity.shape} and the objects are {labels.shape}; they must cover "
             "the same pixels."
         )
+    if intensity is not None and intensity.ndim > labels.ndim:
+        intensity = without_alpha(intensity)
     names = _PROPERTIES[labels.ndim] + (_INTENSITIES if intensity is not None else ())
     if not labels.any():
         labels, empty = _one_object(labels), True
@@ -188,7 +192,7 @@ class ObjectSums:
         corner
             Position of the first pixel, one number for each axis.
         intensity
-            Grey values, HxW; of colours the mean counts.
+            Grey values, HxW; of colours (HxWxC) the mean counts, without alpha.
         frame
             Time point.
         """
@@ -208,7 +212,7 @@ class ObjectSums:
             np.minimum.at(self._first[:, axis], present[where], position)
             np.maximum.at(self._last[:, axis], present[where], position)
         if intensity is not None:
-            grey = intensity.mean(-1) if intensity.ndim == 3 else intensity
+            grey = without_alpha(intensity).mean(-1) if intensity.ndim == 3 else intensity
             values = np.asarray(grey[rows, columns], np.float64)
             self._measured = True
             self._grey[present] += np.bincount(where, values)

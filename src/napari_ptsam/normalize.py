@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -78,11 +78,12 @@ class Normalization:
             raise InputError(f"No plane of {planes.name} was given to measure grey values on.")
         count = min(len(indices), _SAMPLE_PLANES)
         chosen = np.linspace(0, len(indices) - 1, count).round().astype(int)
-        samples = [
-            _finite_sample(_colours(planes.read(indices[number])), _SAMPLE_PIXELS // count).ravel()
-            for number in chosen
-        ]
-        return replace(self, range=self._limits(np.concatenate(samples)))
+
+        def pixels() -> Iterator[NDArray[Any]]:
+            return (_colours(planes.read(indices[number])) for number in chosen)
+
+        samples = [_finite_sample(plane, _SAMPLE_PIXELS // count).ravel() for plane in pixels()]
+        return replace(self, range=self._limits(np.concatenate(samples), pixels))
 
     def measured(self, planes: Planes, index: int, side: int = 4096) -> Normalization:
         """A normalisation with the grey values of one plane, which is read window by window.
@@ -116,12 +117,8 @@ class Normalization:
             for top, left, pixels in windows()
         ]
         sample = np.concatenate([_finite(part).ravel() for part in parts])
-        low, high = self._limits(sample)
-        if not low < high and sample.size:
-            ends = [_finite(part) for _, _, part in windows()]
-            low = min(float(part.min()) for part in ends if part.size)
-            high = max(float(part.max()) for part in ends if part.size)
-        return replace(self, per="stack", range=(low, high))
+        limits = self._limits(sample, lambda: (pixels for _, _, pixels in windows()))
+        return replace(self, per="stack", range=limits)
 
     def apply(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise one plane.
@@ -143,7 +140,7 @@ class Normalization:
         """
         pixels = _colours(plane)
         if self.per == "image":
-            low, high = self._limits(_finite_sample(pixels, _SAMPLE_PIXELS), pixels)
+            low, high = self._limits(_finite_sample(pixels, _SAMPLE_PIXELS), lambda: [pixels])
         elif self.range is None:
             raise InputError(
                 "Normalisation per stack needs the grey values of the stack: call 'fitted' with "
@@ -155,8 +152,9 @@ class Normalization:
         return grey if grey.shape[2] == 3 else grey.repeat(3, axis=2)
 
     def _limits(
-        self, sample: NDArray[Any], pixels: NDArray[Any] | None = None
+        self, sample: NDArray[Any], whole: Callable[[], Iterable[NDArray[Any]]]
     ) -> tuple[float, float]:
+        """The two grey values, from a sample; `whole` gives all pixels, piece by piece."""
         if sample.size == 0:
             return 0.0, 0.0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -164,8 +162,9 @@ class Normalization:
         if low < high:
             return low, high
         # A few bright spots on an even ground lie beyond the percentiles, and must not vanish.
-        whole = sample if pixels is None else _finite(pixels)
-        return float(whole.min()), float(whole.max())
+        pieces = (_finite(pixels) for pixels in whole())
+        ends = [(float(piece.min()), float(piece.max())) for piece in pieces if piece.size]
+        return min(low for low, _ in ends), max(high for _, high in ends)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for a text file."""
@@ -209,7 +208,12 @@ def _colours(plane: NDArray[Any]) -> NDArray[Any]:
             f"An image of shape {plane.shape} cannot be shown to the model. Valid are HxW, and "
             "HxWxC with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels."
         )
-    return pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels
+    return without_alpha(pixels)
+
+
+def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours (...xC) without alpha, which is the last of two or four."""
+    return pixels[..., :-1] if pixels.shape[-1] in (2, 4) else pixels
 
 
 def _real(pixels: NDArray[Any]) -> NDArray[Any]:

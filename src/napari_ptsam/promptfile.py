@@ -16,15 +16,24 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_ptsam._safetensors import ContainerError, pack, parse_json, unpack
+from napari_ptsam._safetensors import (
+    ContainerError,
+    pack,
+    parse_json,
+    unpack,
+    unpack_metadata,
+)
 from napari_ptsam.errors import PromptFileError
+
+R = TypeVar("R")
 
 FORMAT = "napari-ptsam prompt file"
 FORMAT_VERSION = 1
@@ -211,10 +220,24 @@ def read_prompt_file(path: str | Path) -> PromptFile:
         If there is no such file, or it is not a prompt file, damaged, hostile, or made by
         a newer version.
     """
-    path = Path(path).expanduser()
+    return _in_words(Path(path).expanduser(), _read)
+
+
+def read_prompt_metadata(path: str | Path) -> PromptMetadata:
+    """Read what is told of a prompt file, and not its numbers.
+
+    Raises
+    ------
+    PromptFileError
+        As `read_prompt_file`, but for what is wrong with the numbers.
+    """
+    return _in_words(Path(path).expanduser(), _read_metadata)
+
+
+def _in_words(path: Path, read: Callable[[Path], R]) -> R:
     try:
         if path.is_file():  # a pipe or a device would be waited for
-            return _read(path)
+            return read(path)
     except OSError as error:
         raise PromptFileError(
             f"{path} cannot be read: {error.strerror or error}. Check that you may read it."
@@ -233,14 +256,27 @@ def read_prompt_file(path: str | Path) -> PromptFile:
 
 
 def _read(path: Path) -> PromptFile:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ContainerError(f"it has {size:,} bytes, and a prompt file at most {MAX_FILE_BYTES:,}")
+    size = _checked_size(path)
     with path.open("rb") as file:
         tensors, metadata = unpack(file, size)
     _check_marker(metadata)
     _check_tensors(tensors)
     return PromptFile(tensors, _metadata(metadata["record"]))
+
+
+def _read_metadata(path: Path) -> PromptMetadata:
+    size = _checked_size(path)
+    with path.open("rb") as file:
+        metadata = unpack_metadata(file, size)
+    _check_marker(metadata)
+    return _metadata(metadata["record"])
+
+
+def _checked_size(path: Path) -> int:
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ContainerError(f"it has {size:,} bytes, and a prompt file at most {MAX_FILE_BYTES:,}")
+    return size
 
 
 class _NewerVersionError(Exception):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_ptsam.errors import InputError
 from napari_ptsam.omezarr import OmeZarr, known_scale, output_axes
 from napari_ptsam.planes import Part
+from napari_ptsam.replacing import MARK
 
 _CLASSIC_TIFF = 3_900_000_000
 
@@ -96,14 +97,21 @@ class ZarrSink:
         The planes to come: their axes and pixel sizes.
     first
         The first plane, for its shape and type; not written yet.
+    software
+        What to name as the image's maker.
     """
 
-    def __init__(self, path: Path, part: Part, first: NDArray[Any]) -> None:
+    def __init__(
+        self, path: Path, part: Part, first: NDArray[Any], *, software: str | None = None
+    ) -> None:
         self._path = path
         self._partial = _partial(path)
         self._plane_shape = first.shape
         labels = first.dtype.kind != "f"
-        self._image = OmeZarr.create(self._partial, part, first.shape, first.dtype, labels=labels)
+        mark = {MARK: {"software": software}} if software else None
+        self._image = OmeZarr.create(
+            self._partial, part, first.shape, first.dtype, labels=labels, attributes=mark
+        )
         self._written = 0
 
     def write(self, plane: NDArray[Any]) -> None:

@@ -206,7 +206,7 @@ class Specialist:
         seed: int = 0,
         device: str = "auto",
         scale: float | Literal["auto", "fit"] = "auto",
-        class_name: str = "object",
+        class_name: str | None = None,
         checkpoint: str | Path | None = None,
         augmentation_picture: str | Path | None = None,
         command: str = "",
@@ -238,12 +238,13 @@ class Specialist:
         classes
             Several objects to learn at once, each with its label in the masks, such as
             ``{"nuclei": 1, "cytoplasm": 2}``. Only `ssam` knows several; the specialist
-            predicts the first, and the others by `of`.
+            predicts the first, and the others by `of`. To go on from one that knows several, all
+            of them are given; it predicts the same one as before, or `class_name`.
         start_from
             A specialist to go on from. Its backbone, method, normalisation and working scale
             are used again, and the learning rate is lower. Images that it learned from are
             not held out, so that the held-out Dice stays an honest one; if all are known to
-            it, there is none.
+            it, there is none. Where its method knows the objects by name, they keep their names.
         preset
             ``quick``, ``standard`` or ``paper``.
         steps
@@ -253,6 +254,9 @@ class Specialist:
         scale
             Model pixels per image pixel, ``fit`` for whole images, ``auto`` to choose from
             the size of the annotated objects.
+        class_name
+            What the object is called, if it has no name in `classes`; by default as in
+            `start_from`, else ``object``.
         checkpoint
             File to save the run to and to go on from after it was killed.
         augmentation_picture
@@ -280,6 +284,7 @@ class Specialist:
         InputError, BackboneError, TrainingError, OutOfMemoryError
             In words.
         """
+        class_name = _object_name(start_from, class_name, classes)
         if start_from is not None:
             _check_start(start_from, backbone, encoder_prompts, method, method_settings)
             backbone = start_from.backbone
@@ -303,6 +308,7 @@ class Specialist:
         if start_from is not None:
             trained = start_from.method
             trainee = build_method(trained.name, trained.settings_dict, backbone, seed)
+            trainee = trainee.of(class_name)
         else:
             settings = _settings(method, method_settings, encoder_prompts)
             labels = [class_name] if classes is None else list(classes)
@@ -327,7 +333,7 @@ class Specialist:
             channels={"axes": axes, "channel": channel},
             working_scale=scaling.to_dict(),
             rotations=plan.rotations,
-            class_name=class_name if classes is None else next(iter(classes)),
+            class_name=class_name,
         )
         specialist = cls(trainee, backbone, metadata)
         start = None if start_from is None else start_from.continuation
@@ -368,7 +374,7 @@ class Specialist:
         InputError
             If it did not learn this object.
         """
-        learned = self.method.settings_dict["labels"] if self.method.knows_names else ()
+        learned = _names_of(self.method)
         if name not in (*learned, self.metadata.class_name):
             known = ", ".join(f"'{n}'" for n in learned or (self.metadata.class_name,))
             raise InputError(f"This specialist does not know '{name}'; it was taught {known}.")
@@ -408,6 +414,7 @@ class Specialist:
         probability: bool = False,
         axes: str | None = None,
         channel: int | str | None = None,
+        overwrite: bool = False,
     ) -> Generator[PlaneDone, None, Path]:
         """Segment a folder, stack or image plane by plane, into files.
 
@@ -424,19 +431,27 @@ class Specialist:
         probability
             Write the probability as well.
         axes, channel
-            As in training when None.
+            When None, as in training: unless axes of that number do not fit, or there is but one
+            channel.
+        overwrite
+            Replace also files that this program did not write.
 
         Yields
         ------
         PlaneDone
             After each plane.
+
+        Raises
+        ------
+        InputError
+            If something cannot be read or written, or would be lost.
         """
         images = self._opened(source, planes, axes, channel)
         started = time.perf_counter()
         with ExitStack() as outputs:
-            masks = outputs.enter_context(open_output(output, images))
+            masks = outputs.enter_context(open_output(output, images, overwrite=overwrite))
             extra = probability and outputs.enter_context(
-                open_output(output, images, probability=True)
+                open_output(output, images, probability=True, overwrite=overwrite)
             )
             for number in range(len(images)):
                 predicted = self.predict(images.read(number))
@@ -498,17 +513,8 @@ class Specialist:
         axes: str | None,
         channel: int | str | None,
     ) -> Planes:
-        """Planes to look at, read as in training unless said otherwise."""
-        stored = self.metadata.channels
-        images = (
-            source
-            if isinstance(source, Planes)
-            else open_planes(
-                source,
-                axes=axes if axes is not None else stored.get("axes"),
-                channel=channel if channel is not None else stored.get("channel"),
-            )
-        )
+        """Planes to look at, read as in training where that fits and nothing else is said."""
+        images = open_planes(source, axes=axes, channel=channel, taught=self.metadata.channels)
         return images if planes is None else images.subset(planes)
 
     def save(self, path: str | Path) -> Path:
@@ -640,6 +646,43 @@ def _check_start(
         raise InputError(
             "The specialist to go on from has no encoder prompts, so none can be trained on. "
             "Train again without encoder prompts, or start anew with them."
+        )
+
+
+def _names_of(method: Method) -> tuple[str, ...]:
+    """The objects that a method tells apart; none if it knows one, whatever it is called."""
+    return tuple(method.settings_dict["labels"]) if method.knows_names else ()
+
+
+def _object_name(
+    start: Specialist | None, given: str | None, classes: Mapping[str, int] | None
+) -> str:
+    """What the object is called that a specialist will predict."""
+    first = next(iter(classes)) if classes else given
+    if start is None:
+        return first or "object"
+    known = _names_of(start.method)
+    _check_classes(start.method, known, classes)
+    # A method that knows names can be asked for no other: one that it does not know is passed over.
+    own = start.metadata.class_name
+    return next(n for n in (given, own, *known) if n in known) if known else first or own
+
+
+def _check_classes(method: Method, known: Sequence[str], classes: Mapping[str, int] | None) -> None:
+    """Raise if a method to go on with cannot learn these objects, or is to forget one."""
+    if not known and classes is not None and len(classes) > 1:
+        raise InputError(
+            f"The specialist to go on from was made by the method '{method.name}', which learns "
+            f"one object, not {', '.join(classes)} at once. Give one of them, or start anew with "
+            "a method that learns several."
+        )
+    if known and (len(known) > 1 if classes is None else set(classes) != set(known)):
+        given = "no labels by name" if classes is None else f"labels of {', '.join(classes)}"
+        example = ", ".join(f'"{name}": {label}' for label, name in enumerate(known, start=1))
+        raise InputError(
+            f"The specialist to go on from knows {', '.join(known)} by name, but there are {given} "
+            f"to go on with. Give each its label in the masks, such as classes={{{example}}}, or "
+            "start anew."
         )
 
 

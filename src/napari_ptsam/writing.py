@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from napari_ptsam.errors import InputError
 from napari_ptsam.planes import Part, Planes
 from napari_ptsam.planes.zarrs import is_zarr
+from napari_ptsam.replacing import made_by, refuse_clashes, refuse_foreign
 from napari_ptsam.sinks import Sink, TiffSink, ZarrSink
 
 _STACKS = (".tif", ".tiff", ".zarr")
@@ -33,6 +34,7 @@ def open_output(
     planes: Planes,
     *,
     probability: bool = False,
+    overwrite: bool = False,
     software: str | None = None,
 ) -> Iterator[MaskWriter]:
     """Open the output for a sequence of planes.
@@ -47,8 +49,10 @@ def open_output(
         What is segmented, in the order of writing.
     probability
         Write probabilities, beside the masks: to ``NAME_probability`` with the same suffix.
+    overwrite
+        Replace also what this program did not write. An input is never replaced.
     software
-        What TIFF files name as their maker.
+        What files name as their maker; by default this program.
 
     Yields
     ------
@@ -58,7 +62,7 @@ def open_output(
     Raises
     ------
     InputError
-        If the output cannot be written, or would overwrite the input.
+        If the output cannot be written, or something would be lost.
     """
     if not len(planes):
         raise InputError(f"No plane of {planes.name} was chosen, so there is nothing to write.")
@@ -70,16 +74,23 @@ def open_output(
         files = [target / f"{part.key}.tif" for part in planes.parts]
     else:
         files = [target] * len(planes.parts)
-    _refuse_clashes(target, files, planes)
+    if len(set(files)) < len(files):
+        raise InputError(
+            f"The planes of {planes.name} are in an order that mixes its files. Give them in "
+            "ascending order."
+        )
+    refuse_clashes(files, [planes.source, *(part.path for part in planes.parts)])
+    if not overwrite:
+        refuse_foreign({file: file for file in files})
     dtype = np.float32 if probability else np.uint8
     with _written(target, files, planes, dtype, software) as writer:
         yield writer
 
 
 @contextmanager
-def open_probability(path: Path, planes: Planes) -> Iterator[MaskWriter]:
+def open_probability(path: Path, planes: Planes, software: str) -> Iterator[MaskWriter]:
     """Open exactly this ``.tif`` or ``.zarr`` for the probabilities of a file's planes."""
-    with _written(path, [path] * len(planes.parts), planes, np.float32, None) as writer:
+    with _written(path, [path] * len(planes.parts), planes, np.float32, software) as writer:
         yield writer
 
 
@@ -96,7 +107,7 @@ def _written(
         # Better now than after hours of computing.
         with tempfile.TemporaryFile(dir=files[0].parent):
             pass
-    writer = MaskWriter(target, files, planes.parts, dtype, software)
+    writer = MaskWriter(target, files, planes.parts, dtype, software or made_by())
     try:
         yield writer
         writer.refuse_incomplete()
@@ -119,7 +130,7 @@ class MaskWriter:
         files: Sequence[Path],
         parts: Sequence[Part],
         dtype: type[np.uint8 | np.float32],
-        software: str | None = None,
+        software: str,
     ) -> None:
         self.path = path
         self._software = software
@@ -155,10 +166,8 @@ class MaskWriter:
         with in_words(path):
             if self._sink is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if path.suffix.lower() == ".zarr":
-                    self._sink = ZarrSink(path, part, data)
-                else:
-                    self._sink = TiffSink(path, part, data, software=self._software)
+                opener = ZarrSink if path.suffix.lower() == ".zarr" else TiffSink
+                self._sink = opener(path, part, data, software=self._software)
             self._sink.write(data)
             if index + 1 == self._ends[number]:
                 self._sink.finish()
@@ -221,31 +230,3 @@ def split_name(name: str) -> tuple[str, str]:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)], name[-len(suffix) :]
     return name, ""
-
-
-def _refuse_clashes(target: Path, files: Sequence[Path], planes: Planes) -> None:
-    if len(set(files)) < len(files):
-        raise InputError(
-            f"The planes of {planes.name} are in an order that mixes its files. Give them in "
-            "ascending order."
-        )
-    sources = {part.path.resolve() for part in planes.parts if part.path is not None}
-    overwritten = [path for path in files if path.resolve() in sources]
-    if overwritten:
-        raise InputError(
-            f"The output {overwritten[0]} is an input file, which would be lost. Choose another "
-            "output."
-        )
-    if planes.source is None:
-        return
-    source, place = planes.source.resolve(), target.resolve()
-    if place == source or source in place.parents:
-        raise InputError(
-            f"The output {target} lies within the input {planes.source}, so that results would "
-            "mix with images. Choose a place outside of it."
-        )
-    if target.suffix.lower() == ".zarr" and place in source.parents:
-        raise InputError(
-            f"The output {target} contains the input {planes.source}, which would be lost. "
-            "Choose another output."
-        )

@@ -117,6 +117,7 @@ def add_click(subparsers: Commands) -> None:
     add("--scale", type=fixed_scale, metavar="fit|X", help="model pixels per image pixel (fit)")
     add("--plane", type=int, metavar="N", help="plane of a stack that the clicks are on")
     add("--follow", action="store_true", help="follow the object through the stack")
+    add("--overwrite", action="store_true", help="replace what is there, whoever made it")
     add_axes(parser)
     add_device(parser)
 

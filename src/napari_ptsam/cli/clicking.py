@@ -90,10 +90,8 @@ def click(args: argparse.Namespace) -> None:
     """Segment the object that is pointed at, in one plane or followed through a stack."""
     clicks = [Click(y, x) for y, x in args.at] + [Click(y, x, False) for y, x in args.not_at]
     prompt = ClickPrompt(tuple(clicks), None if args.box is None else Box(*args.box))
-    clicker, channels = _clicker(args)
-    axes = args.axes if args.axes is not None else channels.get("axes")
-    channel = args.channel if args.channel is not None else channels.get("channel")
-    images = open_planes(args.image, axes=axes, channel=channel)
+    clicker, taught = _clicker(args)
+    images = open_planes(args.image, axes=args.axes, channel=args.channel, taught=taught)
     if args.plane is None and len(images) > 1:
         raise UsageError(
             f"{args.image} has {len(images)} planes; say with --plane N (from 0 on) which one the "
@@ -105,11 +103,12 @@ def click(args: argparse.Namespace) -> None:
     answer = clicker.answer(embedded, prompt)
     _say(answer, start)
     if not args.follow:
-        with open_output(args.output, images.subset([start])) as writer:
+        part = images.subset([start])
+        with open_output(args.output, part, overwrite=args.overwrite) as writer:
             writer.write(0, answer.mask)
     else:
         found = _followed(clicker, images, start, answer)
-        with open_output(args.output, images) as writer:
+        with open_output(args.output, images, overwrite=args.overwrite) as writer:
             for index in range(len(images)):
                 empty = np.zeros(images.shape_of(index), bool)
                 writer.write(index, found.get(index, empty))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ptsam.cache import DiskCache
-from napari_ptsam.cli.segmenting import segment_one
+from napari_ptsam.cli.segmenting import refuse_losses, segment_one
 from napari_ptsam.cli.targets import plan_targets
 from napari_ptsam.cli.usage import PROGRAM, UsageError
 from napari_ptsam.progress import Progress
@@ -102,10 +102,14 @@ def _say_trained(specialist: Specialist, path: Path) -> None:
 def segment(args: argparse.Namespace) -> None:
     """Segment each input with a specialist."""
     from napari_ptsam.embeddings import Embeddings
+    from napari_ptsam.promptfile import read_prompt_metadata
     from napari_ptsam.specialist import Specialist
     from napari_ptsam.tiling import Scaling
 
-    targets = plan_targets(args.inputs, args.output, axes=args.axes, channel=args.channel)
+    taught = read_prompt_metadata(args.prompt_file).channels
+    targets = plan_targets(
+        args.inputs, args.output, axes=args.axes, channel=args.channel, taught=taught
+    )
     specialist = Specialist.load(args.prompt_file, backbone=args.backbone, device=args.device)
     if args.object is not None:
         specialist = specialist.of(args.object)
@@ -117,6 +121,8 @@ def segment(args: argparse.Namespace) -> None:
         specialist.scaling = Scaling(None if args.scale == "fit" else args.scale)
     if args.cache:
         specialist.embeddings = Embeddings(limit=0, disk=DiskCache(writes=True))
+    if len(targets) > 1:
+        refuse_losses(specialist, targets, args)
     for source, output in targets:
         segment_one(specialist, source, output, args)
 
@@ -192,7 +198,11 @@ def evaluate(args: argparse.Namespace) -> None:
     from napari_ptsam.planes import open_planes
 
     scores = score_planes(
-        open_planes(args.predicted), open_planes(args.masks), planes=args.planes, label=args.label
+        open_planes(args.predicted),
+        open_planes(args.masks),
+        planes=args.planes,
+        label=args.label,
+        ignore_label=args.ignore_label,
     ).to_dict()
     if args.json:
         print(json.dumps(scores))

@@ -65,6 +65,16 @@ def add_label(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ignore_label(parser: argparse.ArgumentParser) -> None:
+    """Which mask value does not count."""
+    parser.add_argument(
+        "--ignore-label",
+        type=int,
+        metavar="N",
+        help="mask value of pixels that nobody has decided on",
+    )
+
+
 def add_axes(parser: argparse.ArgumentParser) -> None:
     """How the images are read."""
     parser.add_argument("--axes", metavar="AXES", help="names of the axes, for instance ZCYX")

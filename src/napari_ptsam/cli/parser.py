@@ -14,6 +14,7 @@ from napari_ptsam.cli.options import (
     Commands,
     add_axes,
     add_device,
+    add_ignore_label,
     add_json,
     add_label,
     add_normalize,
@@ -67,9 +68,9 @@ interrupted: the same command goes on where it was. Files of a folder that are
 done are not done again, and one that fails does not stop the others.
 
 examples:
-  {PROGRAM} segment nuclei.ptsam.safetensors images/ -o masks/
+  {PROGRAM} segment nuclei.ptsam.safetensors images/ -o segmented/
   {PROGRAM} segment membranes.ptsam.safetensors em.tif --planes 20-29 -o membranes.tif
-  {PROGRAM} segment nuclei.ptsam.safetensors monday/ tuesday/ -o masks/ --probability
+  {PROGRAM} segment nuclei.ptsam.safetensors monday/ tuesday/ -o segmented/ --probability
   {PROGRAM} segment cells.ptsam.safetensors volume.zarr -o cells.zarr --objects --z-smooth 1
   {PROGRAM} segment cells.ptsam.safetensors volume.zarr -o cells.zarr --scheduler local:4
 """
@@ -81,6 +82,7 @@ only the planes named by --planes is paired with them in order.
 examples:
   {PROGRAM} evaluate masks/ --masks truth/
   {PROGRAM} evaluate membranes.tif --masks labels.tif --planes 20-29 --json
+  {PROGRAM} evaluate cells.tif --masks labels.tif --label 1 --ignore-label 255
 """
 
 
@@ -159,12 +161,7 @@ def _add_train(subparsers: Commands) -> None:
     add_planes(parser, "the annotated planes, inclusive; by default those with any paint")
     add("--limit", type=positive, metavar="N", help="use at most N annotated planes")
     add_label(parser)
-    add(
-        "--ignore-label",
-        type=int,
-        metavar="N",
-        help="mask value of pixels that nobody has decided on",
-    )
+    add_ignore_label(parser)
     add_normalize(parser)
     add("--class-name", default="object", metavar="NAME", help="what the object is called")
     add(
@@ -316,7 +313,7 @@ def _add_volumes(parser: argparse.ArgumentParser) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="replace what another job made, and do again what is done",
+        help="replace what is there, whoever made it, and do again what is done",
     )
     add("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
@@ -334,6 +331,7 @@ def _add_evaluate(subparsers: Commands) -> None:
     add("--masks", required=True, type=Path, metavar="DIR|STACK", help="the truth")
     add_planes(parser, "only these planes, inclusive")
     add_label(parser)
+    add_ignore_label(parser)
     add_json(parser)
 
 

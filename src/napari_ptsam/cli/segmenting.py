@@ -5,17 +5,39 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ptsam.cli.usage import UsageError
-from napari_ptsam.planes import is_folder, open_planes
+from napari_ptsam.planes import is_folder
 from napari_ptsam.progress import Progress
 
 if TYPE_CHECKING:
     from napari_ptsam.specialist import Specialist
+    from napari_ptsam.volumes.folder import Batch
     from napari_ptsam.volumes.job import Access, Settings
+
+
+def refuse_losses(
+    specialist: Specialist, targets: Sequence[tuple[Path, Path]], args: argparse.Namespace
+) -> None:
+    """Raise an `InputError` if a result of any input would replace what is not the program's.
+
+    Each run looks by itself; of several the last must not fail after hours of work on the first.
+    """
+    from napari_ptsam.replacing import refuse_clashes, refuse_foreign
+    from napari_ptsam.volumes.finishing import marked, products
+
+    for source, output in targets:
+        if is_folder(source):
+            _batch(specialist, source, output, args).refuse_losses()
+            continue
+        files = products(_settings(args), _file_of(specialist, source, output, args))
+        refuse_clashes(files.values(), [path for path, _ in targets])
+        if not args.overwrite:
+            refuse_foreign(marked(files))
 
 
 def segment_one(
@@ -55,6 +77,7 @@ def _plane_by_plane(
         probability=args.probability,
         axes=args.axes,
         channel=args.channel,
+        overwrite=args.overwrite,
     )
     # Closing at once, and not at garbage collection, completes or removes
     # the files of an interrupted run.
@@ -138,7 +161,7 @@ def _needs_job(
 def _job(specialist: Specialist, source: Path, output: Path, args: argparse.Namespace) -> None:
     from napari_ptsam.volumes import segment_volume
 
-    output = _file_of(source, output)
+    output = _file_of(specialist, source, output, args)
     if args.dry_run:
         _say_planned(specialist, source, output, args)
         return
@@ -172,14 +195,14 @@ def _job(specialist: Specialist, source: Path, output: Path, args: argparse.Name
     print(f"Wrote {names} in {time.monotonic() - started:.1f} s.")
 
 
-def _file_of(source: Path, output: Path) -> Path:
+def _file_of(specialist: Specialist, source: Path, output: Path, args: argparse.Namespace) -> Path:
     from napari_ptsam.volumes.run import SUFFIXES
 
     if output.suffix.lower() in SUFFIXES:
         return output
     if output.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".npy") or output.is_file():
         raise UsageError(f"{output} cannot hold the result; give a name in .zarr or .tif")
-    return output / f"{open_planes(source).parts[0].key}.tif"
+    return output / f"{_chosen(specialist, source, args).parts[0].key}.tif"
 
 
 def _say_planned(
@@ -198,14 +221,21 @@ def _say_planned(
     )
 
 
+def _batch(specialist: Specialist, source: Path, output: Path, args: argparse.Namespace) -> Batch:
+    from napari_ptsam.volumes.folder import Batch
+
+    access = _access(source, args)
+    return Batch(specialist, source, output, _settings(args), access, args.overwrite)
+
+
 def _folder(specialist: Specialist, source: Path, output: Path, args: argparse.Namespace) -> None:
-    from napari_ptsam.volumes.folder import Batch, segment_folder
+    from napari_ptsam.volumes.folder import segment_folder
 
     if args.scheduler is not None:
         raise UsageError("a scheduler works on one stack; give a folder as one with -o NAME.zarr")
-    access = _access(source, args)
-    batch = Batch(specialist, source, output, _settings(args), access, args.overwrite)
+    batch = _batch(specialist, source, output, args)
     if args.dry_run:
+        batch.refuse_losses()
         total = done = 0
         for path, target in batch.targets():
             known = batch.is_done(path, target)

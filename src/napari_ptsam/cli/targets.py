@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_ptsam.cli.usage import UsageError
 from napari_ptsam.planes import is_folder, list_images, open_planes
+from napari_ptsam.planes.layout import NOTHING_TAUGHT
 
 # Names that mean a file and no folder.
 _FILE_SUFFIXES = frozenset({".tif", ".tiff", ".zarr", ".npy", ".png", ".jpg", ".jpeg"})
@@ -18,6 +20,7 @@ def plan_targets(
     *,
     axes: str | None = None,
     channel: int | str | None = None,
+    taught: Mapping[str, Any] = NOTHING_TAUGHT,
 ) -> list[tuple[Path, Path]]:
     """Pair each input with the file or folder to write.
 
@@ -37,7 +40,7 @@ def plan_targets(
         if folder:
             list_images(path)
         else:
-            open_planes(path, axes=axes, channel=channel)
+            open_planes(path, axes=axes, channel=channel, taught=taught)
     if len(inputs) == 1:
         return [(inputs[0], output)]
     if output.suffix.lower() in _FILE_SUFFIXES:

@@ -6,9 +6,8 @@ import bisect
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,44 +15,9 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError, PtsamError
+from napari_ptsam.planes.part import Part
 
 Kind = Literal["folder", "stack", "image"]
-
-Scale = Mapping[str, tuple[float, str]]
-"""Size of a pixel along an axis and its unit, such as ``{"X": (0.1, "µm")}``."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Consecutive planes that came from one file and go to one file.
-
-    Attributes
-    ----------
-    key
-        Name of the file without suffix, relative to its folder.
-    count
-        Number of planes.
-    axes, shape
-        Names and sizes of the axes that are flattened to planes, outermost first;
-        both empty for a single plane.
-    scale
-        Pixel sizes that the file states.
-    path
-        The file, None for an array in memory.
-    """
-
-    key: str
-    count: int = 1
-    axes: str = ""
-    shape: tuple[int, ...] = ()
-    scale: Scale = field(default_factory=dict)
-    path: Path | None = None
-
-    def plane_keys(self) -> list[str]:
-        """Name of each plane: the file's, with a running number if it holds several."""
-        if not self.axes:
-            return [self.key]
-        return [f"{self.key}/{number:04d}" for number in range(self.count)]
 
 
 class Planes(ABC):
@@ -252,14 +216,7 @@ def as_stack(planes: Planes, axis: str = "Z") -> Planes:
 def _parts_of(base: Planes, indices: list[int]) -> Iterator[Part]:
     located = (base._locate(index) for index in indices)
     for part_number, group in itertools.groupby(located, key=lambda place: place[0]):
-        part = base.parts[part_number]
-        numbers = [within for _, within in group]
-        if numbers == list(range(part.count)):
-            yield part
-        else:
-            # What is left of several axes is no longer a grid: one axis of planes.
-            axis = part.axes if len(part.axes) == 1 else "Z"
-            yield replace(part, count=len(numbers), axes=axis, shape=(len(numbers),))
+        yield base.parts[part_number].choose([within for _, within in group])
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from napari_ptsam.errors import InputError
 
 Index = tuple[int | slice, ...]
+
+NOTHING_TAUGHT: Mapping[str, Any] = MappingProxyType({})
+"""Of a training that no input is read like."""
 
 _COLOURS = ("red", "green", "blue", "alpha")
 _LEGEND = (
@@ -73,6 +77,7 @@ def find_layout(
     axes: str | None = None,
     channel: int | str | None = None,
     channel_names: Sequence[str] = (),
+    taught: Mapping[str, Any] = NOTHING_TAUGHT,
 ) -> Layout:
     """Work out how an array falls into planes.
 
@@ -90,6 +95,10 @@ def find_layout(
         The one channel to use, by number or name; None for all, as colours.
     channel_names
         What the file calls its channels.
+    taught
+        The ``axes`` and ``channel`` of a specialist's training, for where the user says nothing.
+        They were about other files: axes of another number are passed over, and so is a channel
+        where there is a single one.
 
     Raises
     ------
@@ -103,12 +112,17 @@ def find_layout(
             f"{name} has the shape {shape}, which holds no image. An image has at least two "
             "axes (rows, columns), none of them of length 0."
         )
+    if axes is None and _fits(taught.get("axes"), shape):
+        axes = taught["axes"]
     if axes is not None:
         names = _check_axes(name, shape, axes)
     else:
         names = _guess_axes(name, shape) if stored_axes is None else stored_axes.upper()
     sizes = dict(zip(names, shape, strict=True))
-    fixed, kept = _choose_channel(name, sizes, channel, channel_names)
+    if channel is None:
+        channel = _taught_channel(name, sizes, taught.get("channel"), channel_names)
+    told = axes is not None
+    fixed, kept = _choose_channel(name, sizes, channel, channel_names, told=told)
     rows, columns = names.index("Y"), names.index("X")
     inner = [rows, columns] + ([names.index(kept)] if kept else [])
     template: list[int | slice] = []
@@ -131,6 +145,11 @@ def find_layout(
     )
 
 
+def _fits(axes: str | None, shape: tuple[int, ...]) -> bool:
+    """Whether axes are as many as an array has; those of length 1 are often left out."""
+    return axes is not None and len(axes) in (len(shape), sum(size > 1 for size in shape))
+
+
 def _check_axes(name: str, shape: tuple[int, ...], axes: str) -> str:
     names = axes.upper()
     valid = names.isascii() and names.isalpha() and len(set(names)) == len(names)
@@ -139,18 +158,16 @@ def _check_axes(name: str, shape: tuple[int, ...], axes: str) -> str:
             f"The axes {axes!r} cannot be used: give {_LEGEND}. Each letter once, and Y and X "
             "must be there."
         )
+    if not _fits(names, shape):
+        raise InputError(
+            f"The axes {axes!r} name {len(names)} axes, but {name} has {len(shape)}: its shape is "
+            f"{shape}. Give {_LEGEND}."
+        )
     if len(names) == len(shape):
         return names
-    # Axes of length 1 are often left out when people name them.
-    present = [axis for axis, size in enumerate(shape) if size > 1]
-    if len(names) == len(present):
-        spare = iter(letter for letter in "ABDEFGHIJKLMNOPQRUVW" if letter not in names)
-        given = iter(names)
-        return "".join(next(given) if size > 1 else next(spare) for size in shape)
-    raise InputError(
-        f"The axes {axes!r} name {len(names)} axes, but {name} has {len(shape)}: its shape is "
-        f"{shape}. Give {_LEGEND}."
-    )
+    spare = iter(letter for letter in "ABDEFGHIJKLMNOPQRUVW" if letter not in names)
+    given = iter(names)
+    return "".join(next(given) if size > 1 else next(spare) for size in shape)
 
 
 def _guess_axes(name: str, shape: tuple[int, ...]) -> str:
@@ -169,18 +186,44 @@ def _guess_axes(name: str, shape: tuple[int, ...]) -> str:
     return "".join("Z" if size > 1 else next(spare) for size in leading) + "YX" + colour
 
 
+def _channel_axes(sizes: dict[str, int]) -> list[str]:
+    """The axes on which there is something to choose."""
+    return [letter for letter in "CS" if sizes.get(letter, 1) > 1]
+
+
+def _taught_channel(
+    name: str,
+    sizes: dict[str, int],
+    channel: int | str | None,
+    channel_names: Sequence[str],
+) -> int | str | None:
+    """The channel of a specialist's training, None where there is nothing to choose."""
+    letters = _channel_axes(sizes)
+    if channel is None or not letters:
+        return None
+    if _find_channel(channel, _names_of(letters[0], sizes, channel_names)) is None:
+        raise InputError(
+            f"The specialist was trained on the channel {channel!r}, and {name} has none of that "
+            f"name or number: it has {_list_channels(letters[0], sizes, channel_names)}. Choose "
+            "the one that shows the same with the option 'channel' (--channel)."
+        )
+    return channel
+
+
 def _choose_channel(
     name: str,
     sizes: dict[str, int],
     channel: int | str | None,
     channel_names: Sequence[str],
+    *,
+    told: bool,
 ) -> tuple[dict[str, int], str]:
     """Find the fixed position on each channel axis, and the axis that stays as colours."""
-    letters = [letter for letter in "CS" if sizes.get(letter, 1) > 1]
+    letters = _channel_axes(sizes)
     if channel is None:
         if not letters:
             return {}, ""
-        if len(letters) == 1 and _is_colour(letters[0], sizes):
+        if len(letters) == 1 and _is_colour(letters[0], sizes, told=told):
             return {}, letters[0]
         raise InputError(
             f"{name} has {_list_channels(letters[0], sizes, channel_names)}. A model sees grey "
@@ -203,16 +246,17 @@ def _choose_channel(
     return {letters[0]: position}, letters[1] if len(letters) > 1 else ""
 
 
-def _is_colour(letter: str, sizes: dict[str, int]) -> bool:
+def _is_colour(letter: str, sizes: dict[str, int], *, told: bool) -> bool:
     """Tell pictures (grey, grey + alpha, RGB, RGBA) from microscopy channels.
 
     Two or four microscopy channels must not pass as grey or RGB with an alpha channel:
-    that channel would be dropped without a word.
+    that channel would be dropped without a word. Where the user named the axes (`told`), a last
+    C of four is a picture: a file would call it S.
     """
     count = sizes[letter]
     if letter == "S":
         return count <= 4
-    return count == 3 or (count == 4 and list(sizes)[-1] == letter)
+    return count == 3 or (told and count == 4 and list(sizes)[-1] == letter)
 
 
 def _names_of(letter: str, sizes: dict[str, int], channel_names: Sequence[str]) -> list[str]:

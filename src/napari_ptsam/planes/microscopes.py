@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes.base import Scale
+from napari_ptsam.planes.part import Scale, usable_scale
 from napari_ptsam.planes.stored import Stored, stored_array
 
 MICROSCOPES = (".czi", ".lif", ".nd2")
@@ -55,5 +55,4 @@ def can_read_microscopes() -> bool:
 
 def _scale_of(image: Any) -> Scale:
     sizes = image.physical_pixel_sizes
-    found = {axis: getattr(sizes, axis, None) for axis in "ZYX"}
-    return {axis: (float(size), "µm") for axis, size in found.items() if size}
+    return usable_scale({axis: (getattr(sizes, axis, None), "µm") for axis in "ZYX"})

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes.base import Part, Planes, explained
-from napari_ptsam.planes.layout import find_layout
+from napari_ptsam.planes.base import Planes, explained
+from napari_ptsam.planes.layout import NOTHING_TAUGHT, find_layout
 from napari_ptsam.planes.microscopes import (
     MICROSCOPES,
     can_read_microscopes,
     open_microscope,
 )
+from napari_ptsam.planes.part import Part
 from napari_ptsam.planes.pictures import PICTURES, open_picture, picture_shape
 from napari_ptsam.planes.stored import Stored, open_npy, stored_array
 from napari_ptsam.planes.tiff import open_tiff
@@ -32,7 +33,12 @@ _EXPORTED = (".oib", ".oif", ".oir", ".vsi", ".ims", ".lsm", ".dv")
 
 
 def open_planes(
-    source: object, *, axes: str | None = None, channel: int | str | None = None
+    source: object,
+    *,
+    axes: str | None = None,
+    channel: int | str | None = None,
+    taught: Mapping[str, Any] = NOTHING_TAUGHT,
+    alone: bool = True,
 ) -> Planes:
     """Open images as a lazy sequence of 2D planes.
 
@@ -50,6 +56,12 @@ def open_planes(
         where the last axis has 3 or 4, and one more axis as depth.
     channel
         The one channel to use, by number or by the name that the file gives it.
+    taught
+        The `channels` of a specialist's metadata: the axes and the channel of its training, which
+        hold where nothing else is said and as far as they fit, see `find_layout`.
+    alone
+        Whether a file of an OME-TIFF of several gives the planes of all. False where they are
+        opened one by one; those of a folder always give their own.
 
     Raises
     ------
@@ -59,13 +71,13 @@ def open_planes(
     if isinstance(source, Planes):
         return source
     if not isinstance(source, str | os.PathLike):
-        return _ArrayPlanes(_store(_full_resolution(source)), None, axes, channel)
+        return _ArrayPlanes(_store(_full_resolution(source)), None, axes, channel, taught)
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist. Give a folder of images, or a file ({_VALID}).")
     if is_folder(path):
-        return _FolderPlanes(path, axes, channel)
-    return _ArrayPlanes(_open_file(path), path, axes, channel)
+        return _FolderPlanes(path, axes, channel, taught)
+    return _ArrayPlanes(_open_file(path, alone=alone), path, axes, channel, taught)
 
 
 def _full_resolution(source: Any) -> Any:
@@ -123,6 +135,7 @@ class _ArrayPlanes(Planes):
         path: Path | None,
         axes: str | None,
         channel: int | str | None,
+        taught: Mapping[str, Any],
         key: str | None = None,
     ) -> None:
         self._stored = stored
@@ -133,6 +146,7 @@ class _ArrayPlanes(Planes):
             axes=axes,
             channel=channel,
             channel_names=stored.channel_names,
+            taught=taught,
         )
         key = key or ("image" if path is None else _stem(path))
         part = Part(key, layout.count, layout.axes, layout.shape, stored.scale, path)
@@ -158,9 +172,14 @@ class _ArrayPlanes(Planes):
 class _FolderPlanes(Planes):
     """The files of a folder; one that holds a stack gives all its planes."""
 
-    def __init__(self, folder: Path, axes: str | None, channel: int | str | None) -> None:
-        self._axes = axes
-        self._channel = channel
+    def __init__(
+        self,
+        folder: Path,
+        axes: str | None,
+        channel: int | str | None,
+        taught: Mapping[str, Any],
+    ) -> None:
+        self._reading = (axes, channel, taught)
         self._opened: tuple[int, _ArrayPlanes] | None = None
         listed = list_images(folder)
         self._files, self._keys = [path for _, path in listed], [key for key, _ in listed]
@@ -180,7 +199,7 @@ class _FolderPlanes(Planes):
             return opened[1]
         path = self._files[number]
         stored = _open_file(path, alone=False)
-        planes = _ArrayPlanes(stored, path, self._axes, self._channel, self._keys[number])
+        planes = _ArrayPlanes(stored, path, *self._reading, self._keys[number])
         self._opened = (number, planes)
         return planes
 

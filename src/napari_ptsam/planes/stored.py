@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes.base import Scale
 from napari_ptsam.planes.layout import Index
+from napari_ptsam.planes.part import Scale
 
 
 @dataclass(frozen=True)

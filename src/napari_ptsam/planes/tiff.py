@@ -15,8 +15,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes.base import Scale
 from napari_ptsam.planes.layout import Index
+from napari_ptsam.planes.part import Scale, usable_scale
 from napari_ptsam.planes.stored import Stored
 
 
@@ -38,7 +38,7 @@ def open_tiff(path: Path, *, alone: bool = True) -> Stored:
     except BaseException:
         file.close()
         raise
-    axes = series.axes
+    axes = _named_axes(series)
     # Q stands for "unknown"; a single one that counts pages is as good as depth.
     unclear = "Q" in axes[1:] or len(set(axes)) < len(axes)
     known = not unclear and {"Y", "X"} <= set(axes)
@@ -142,12 +142,28 @@ def _main_series(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries
     return first
 
 
+def _named_axes(series: tifffile.TiffPageSeries) -> str:
+    """The axes as tifffile names them, but samples that are no picture's are channels."""
+    page, axes = series.keyframe, series.axes
+    channels = page.samplesperpixel == 2 or (
+        page.samplesperpixel == 4 and page.photometric not in _COLOURS
+    )
+    alpha = page.extrasamples and page.extrasamples[-1] != tifffile.EXTRASAMPLE.UNSPECIFIED
+    # As samples of a picture, the last of two or four would be dropped as its alpha.
+    if channels and not alpha and "C" not in axes:
+        return axes.replace("S", "C")
+    return axes
+
+
+_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+
+
 def _metadata(file: tifffile.TiffFile) -> tuple[tuple[str, ...], Scale]:
     """Read channel names and pixel sizes, as far as the file states them."""
     if file.ome_metadata:
         return _ome_metadata(file.ome_metadata)
     if file.imagej_metadata:
-        return (), dict(_imagej_scale(file.imagej_metadata, file.pages.first))
+        return (), usable_scale(dict(_imagej_scale(file.imagej_metadata, file.pages.first)))
     return (), {}
 
 
@@ -160,19 +176,17 @@ def _ome_metadata(text: str) -> tuple[tuple[str, ...], Scale]:
     if pixels is None:
         return (), {}
     names = tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel"))
-    scale = {}
-    for axis in "XYZ":
-        size = pixels.get(f"PhysicalSize{axis}")
-        if size is not None:
-            scale[axis] = (float(size), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    if pixels.get("TimeIncrement") is not None:
-        scale["T"] = (float(pixels.get("TimeIncrement", 0)), pixels.get("TimeIncrementUnit", "s"))
-    return names, scale
+    words = {axis: f"PhysicalSize{axis}" for axis in "XYZ"} | {"T": "TimeIncrement"}
+    stated = {
+        axis: (pixels.get(word), pixels.get(f"{word}Unit", "s" if axis == "T" else "µm"))
+        for axis, word in words.items()
+    }
+    return names, usable_scale(stated)
 
 
 def _imagej_scale(
     metadata: dict[str, Any], page: tifffile.TiffPage | tifffile.TiffFrame
-) -> Iterator[tuple[str, tuple[float, str]]]:
+) -> Iterator[tuple[str, tuple[Any, str]]]:
     unit = str(metadata.get("unit", ""))
     unit = "µm" if unit in ("micron", "microns", "um", "\\u00B5m", "µm") else unit
     if unit in ("", "pixel", "pixels"):
@@ -182,5 +196,4 @@ def _imagej_scale(
         if value is not None and 0 not in value.value:
             pixels, units = value.value
             yield axis, (units / pixels, unit)
-    if metadata.get("spacing"):
-        yield "Z", (float(metadata["spacing"]), unit)
+    yield "Z", (metadata.get("spacing"), unit)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ptsam.errors import InputError
-from napari_ptsam.planes.base import Scale
+from napari_ptsam.planes.part import Scale, usable_scale
 from napari_ptsam.planes.stored import Stored, stored_array
 
 if TYPE_CHECKING:
@@ -95,14 +95,12 @@ def _axes_of(image: Mapping[str, Any]) -> list[Any]:
 def _scale_of(axes: list[Mapping[str, Any]], dataset: Mapping[str, Any]) -> Scale:
     for transformation in dataset.get("coordinateTransformations", []):
         if transformation.get("type") == "scale":
-            return {
-                str(axis["name"])[:1].upper(): (
-                    float(size),
-                    UNITS.get(axis["unit"], axis["unit"]),
-                )
+            stated = {
+                str(axis["name"])[:1].upper(): (size, UNITS.get(axis["unit"], axis["unit"]))
                 for axis, size in zip(axes, transformation["scale"], strict=False)
                 if axis.get("type") in ("space", "time") and axis.get("unit")
             }
+            return usable_scale(stated)
     return {}
 
 

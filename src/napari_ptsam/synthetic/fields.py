@@ -231,9 +231,3 @@ def blur(image: NDArray[Any], sigma: float) -> Field:
         small = ndimage.gaussian_filter(small, sigma / factor, truncate=3.0, mode="nearest")
         out[..., c] = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
     return out.reshape(image.shape)
-
-
-def unit_range(field: NDArray[Any]) -> Field:
-    """The field stretched to 0..1."""
-    low, high = float(field.min()), float(field.max())
-    return np.asarray((field - low) / max(high - low, 1e-6), dtype=np.float32)

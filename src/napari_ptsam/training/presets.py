@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from napari_ptsam.errors import InputError
 from napari_ptsam.methods.ptsam import DECODER_RATE, ENCODER_RATE
 from napari_ptsam.training.augment import Augmentation
-
-PresetName = Literal["quick", "standard", "paper"]
 
 
 @dataclass(frozen=True)

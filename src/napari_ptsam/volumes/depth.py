@@ -31,22 +31,32 @@ _LIMIT = 12.0
 _SLAB_BYTES = 128_000_000
 
 
-def series_of(part: Part) -> NDArray[np.int64]:
-    """Numbers of the planes that lie upon each other: a row for each time point, in order of Z.
+def series_of(part: Part) -> list[list[int]]:
+    """Numbers of the planes that lie right upon each other, in order of Z.
+
+    Returns
+    -------
+    A list for each time point; several, where planes between were left out.
 
     Raises
     ------
     InputError
         If the input has no depth.
     """
-    if "Z" not in part.axes:
+    if "Z" not in part.origin.axes:
+        axes = part.origin.axes or "Y and X alone"
         raise InputError(
             f"{part.key} has no axis Z, along which planes could be made to agree: its axes are "
-            f"{part.axes or 'Y and X alone'}. Leave the option away, or name the axes (--axes)."
+            f"{axes}. Leave the option away, or name the axes (--axes)."
         )
-    numbers = np.arange(part.count).reshape(part.shape)
-    depth = part.shape[part.axes.index("Z")]
-    return np.moveaxis(numbers, part.axes.index("Z"), -1).reshape(-1, depth)
+    series = part.runs()
+    if len(series) == part.count:
+        raise InputError(
+            f"Of the {part.count} planes chosen of {part.key}, no two lie right upon each other, "
+            "so that none could be made to agree. Leave the option away, or choose planes in a "
+            "row (--planes 0-15)."
+        )
+    return series
 
 
 class Logits:
@@ -121,7 +131,8 @@ class CombineStage:
         self._work, self._sink = work, sink
         logits = Logits(work)
         self._arrays = [logits.array(axis) for axis in logits.axes()]
-        self._series = series_of(work.planes.parts[0])
+        series = series_of(work.planes.parts[0])
+        self._place = {plane: (run, depth) for run in series for depth, plane in enumerate(run)}
         self._weights = smoothing_weights(work.job.settings.z_smooth)
 
     def __len__(self) -> int:
@@ -131,13 +142,13 @@ class CombineStage:
         """Weighted mean of the logits; beyond the first and last plane there are none."""
         plane, block = self._work.locate(number)
         rows, columns = block.slices
-        row, depth = (int(n) for n in np.argwhere(self._series == plane)[0])
+        run, depth = self._place[plane]
         reach = len(self._weights) // 2
         total, weights = np.zeros(block.shape), 0.0
         for step, weight in enumerate(self._weights, start=-reach):
-            if not 0 <= depth + step < self._series.shape[1]:
+            if not 0 <= depth + step < len(run):
                 continue
-            other = int(self._series[row, depth + step])
+            other = run[depth + step]
             for array in self._arrays:
                 total += weight * np.asarray(array[other, rows, columns], np.float64)
                 weights += weight
@@ -154,7 +165,7 @@ class CombineStage:
 
 def slab(work: Work, axis: int) -> int:
     """How many rows (axis 0) or columns (1) of all planes are in memory at once."""
-    depth = int(series_of(work.planes.parts[0]).shape[1])
+    depth = max(map(len, series_of(work.planes.parts[0])))
     across = work.plane_shape[1 - axis]
     return max(1, min(64, _SLAB_BYTES // (depth * across * 12)))
 
@@ -196,7 +207,7 @@ class SideStage:
             slice(start * self._slab, stop),
             slice(0, self._work.plane_shape[1 - self._axis]),
         )
-        return self._series[row].tolist(), (part, every) if self._axis == 0 else (every, part)
+        return self._series[row], (part, every) if self._axis == 0 else (every, part)
 
     def read(self, number: int) -> NDArray[np.float32]:
         """The slab, normalised as the planes along Z are: slab x Z x across x 3."""
@@ -238,8 +249,9 @@ class SideStage:
 
 def stretch_of(part: Part, axis: int) -> float:
     """By how much planes lie further apart than pixels, as far as the file says."""
-    across = part.scale.get("XY"[axis])
-    depth = part.scale.get("Z")
+    # Neighbours lie as far apart as in the whole, whichever planes were chosen.
+    scale = part.origin.scale
+    across, depth = scale.get("XY"[axis]), scale.get("Z")
     if across is None or depth is None or across[1] != depth[1]:
         return 1.0
     return min(max(depth[0] / across[0], 0.1), 20.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_ptsam.measure import ObjectSums, ObjectTable
-from napari_ptsam.omezarr import OmeZarr, known_scale
+from napari_ptsam.omezarr import OmeZarr, known_scale, output_axes
 from napari_ptsam.planes import Part
+from napari_ptsam.replacing import made_by
 from napari_ptsam.sinks import is_large, ome_description
+from napari_ptsam.volumes.job import Settings
 from napari_ptsam.volumes.linking import Linker, Numbers, pieces
 from napari_ptsam.volumes.stages import MASK, OBJECTS, PROBABILITY, Work
 from napari_ptsam.writing import split_name
@@ -33,11 +35,11 @@ class Order:
     planes
         Their numbers in the source, time point by time point, from the first in depth on.
     frames
-        The time point of each.
+        The time point of each in the output.
     depths
-        The place along Z of each.
+        The place along Z of each in the output.
     linked
-        Whether the one before lies right above it.
+        Whether the one before lies right above it in the source.
     """
 
     planes: list[int]
@@ -47,22 +49,20 @@ class Order:
 
     @classmethod
     def of(cls, part: Part) -> Order:
-        """The order for these planes: axes that are neither time nor depth count as depth."""
-        if not part.axes:
-            return cls([0], [0], [0], [False])
-        if not set(part.axes) <= {"T", "Z"}:
-            count = range(part.count)
-            return cls(list(count), [0] * part.count, list(count), [n > 0 for n in count])
-        place = dict(
-            zip(part.axes, np.indices(part.shape).reshape(len(part.axes), -1), strict=True)
-        )
-        nothing = np.zeros(part.count, int)
-        frames, depths = place.get("T", nothing), place.get("Z", nothing)
-        order = np.lexsort((depths, frames))
+        """The order for these planes: time points and depths as in the output."""
+        runs = part.runs()
+        planes = [number for run in runs for number in run]
+        axes, shape = output_axes(part)
+        grid = np.indices(shape).reshape(len(axes), part.count)[:, planes]
+        place = dict(zip(axes, grid.tolist(), strict=True))
+        nothing = [0] * part.count
         return cls(
-            order.tolist(), frames[order].tolist(), depths[order].tolist(),
-            (depths[order] > 0).tolist(),
-        )  # fmt: skip
+            planes,
+            place.get("T", nothing),
+            place.get("Z", nothing),
+            # Not what is next in the output: planes may have been left out in between.
+            [step > 0 for run in runs for step in range(len(run))],
+        )
 
 
 def linked(work: Work, *, planewise: bool = False) -> Iterator[int | Linker]:
@@ -137,7 +137,7 @@ def spacing_of(part: Part, axes: str) -> tuple[tuple[float, ...], str]:
 
 
 def write_tiff(
-    image: OmeZarr, part: Part, shape: tuple[int, int], path: Path, software: str | None = None
+    image: OmeZarr, part: Part, shape: tuple[int, int], path: Path, software: str
 ) -> None:
     """Write an image as a tiled OME-TIFF, of which a few tiles are in memory."""
     dtype = image.read(0, slice(0, 1), slice(0, 1)).dtype
@@ -176,9 +176,9 @@ def beside(output: Path, word: str) -> Path:
     return output.with_name(f"{stem}_{word}{suffix}")
 
 
-def products(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
+def products(settings: Settings, output: Path, naming: Naming = beside) -> dict[str, Path]:
     """For each file in the job's folder, where it goes."""
-    settings, found = work.job.settings, {}
+    found = {}
     if settings.probability:
         found[PROBABILITY] = naming(output, "probability")
     if settings.objects:
@@ -189,10 +189,17 @@ def products(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
     return {**found, MASK: output}
 
 
+def marked(targets: Mapping[str, Path]) -> dict[Path, Path]:
+    """Each of the `products` with the image that tells who made it; a table has no mark."""
+    return {path: targets[OBJECTS if name == TABLE else name] for name, path in targets.items()}
+
+
 def put_in_place(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
     """Give the files their names, and remove the job's folder. Can be done again if interrupted."""
     part, shape = work.planes.parts[0], work.plane_shape
-    targets = products(work, output, naming)
+    settings = work.job.settings
+    targets = products(settings, output, naming)
+    software = settings.software or made_by(work.job.digest)
     for name, target in targets.items():
         source = work.job.folder / name
         if not source.exists():
@@ -200,7 +207,7 @@ def put_in_place(work: Work, output: Path, naming: Naming) -> dict[str, Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".zarr") and target.suffix.lower() != ".zarr":
             unfinished = source.with_suffix(".tif")
-            write_tiff(work.image(name), part, shape, unfinished, work.job.settings.software)
+            write_tiff(work.image(name), part, shape, unfinished, software)
             unfinished.replace(target)
             continue
         if target.is_dir():

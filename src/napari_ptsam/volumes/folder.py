@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import tifffile
 import xxhash
 
-from napari_ptsam import __version__
 from napari_ptsam.errors import InputError, PtsamError
 from napari_ptsam.objects import without_small
 from napari_ptsam.planes import Planes, list_images, open_planes
+from napari_ptsam.replacing import made_by, maker_of, refuse_clashes, refuse_foreign
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.volumes.blocks import LARGE_PLANE
+from napari_ptsam.volumes.finishing import TABLE, marked, products
 from napari_ptsam.volumes.job import Access, Settings, specialist_identity
 from napari_ptsam.volumes.pipeline import overlapped
 from napari_ptsam.volumes.run import complete_access, segment_volume
@@ -27,8 +27,7 @@ from napari_ptsam.volumes.stages import PlanePredictor
 from napari_ptsam.writing import open_output, open_probability
 
 OBJECTS = "objects"
-_SOFTWARE = 305
-"""TIFF's tag for the program that made a file."""
+_REPORT = ("file", "state", "planes", "seconds", "message")
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,9 @@ class Batch:
         See `Settings`. Probabilities go to ``OUTPUT_probability``, numbered objects and their
         tables to ``OUTPUT_objects``.
     access
-        Axes and channel, as in training where None.
+        Axes and channel; where None, as in training where that fits.
     overwrite
-        Segment files again whose mask is there.
+        Segment files again whose mask is there, also if this program did not write it.
     """
 
     specialist: Specialist
@@ -90,12 +89,16 @@ class Batch:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "access", complete_access(self.access, self.specialist))
-        output, folder = self.output.resolve(), self.folder.resolve()
-        if output == folder or folder in output.parents:
-            raise InputError(
-                f"The output {self.output} lies within the input {self.folder}, so that results "
-                "would mix with images. Choose a place outside of it."
-            )
+        folder, settings = self.folder.resolve(), self.settings
+        trees = [self.output]
+        trees += [self.tree("probability")] * settings.probability
+        trees += [self.tree(OBJECTS)] * settings.objects
+        for tree in trees:
+            if folder in (tree.resolve(), *tree.resolve().parents):
+                raise InputError(
+                    f"The output {tree} lies within the input {self.folder}, so that results "
+                    "would mix with images. Choose a place outside of it."
+                )
         if self.output.is_file() or self.output.suffix.lower() in (".tif", ".tiff", ".png"):
             raise InputError(
                 f"{self.output} is the name of a file, but the results for the folder "
@@ -107,14 +110,42 @@ class Batch:
         """Where it is written what became of each file, if one failed."""
         return self.output.with_name(f"{self.output.name}_report.csv")
 
+    @property
+    def all_objects(self) -> Path:
+        """The table of the objects of all files."""
+        return self.tree(OBJECTS) / "all_objects.csv"
+
+    def tree(self, word: str) -> Path:
+        """The folder of other results."""
+        return self.output.with_name(f"{self.output.name}_{word}")
+
     def targets(self) -> list[tuple[Path, Path]]:
         """Each image and its mask."""
         return [(path, self.output / f"{key}.tif") for key, path in list_images(self.folder)]
 
     def named(self, output: Path, word: str) -> Path:
         """Where another result of a file goes, in a tree of its own."""
-        tree = self.output.with_name(f"{self.output.name}_{word}")
-        return tree / output.relative_to(self.output)
+        return self.tree(word) / output.relative_to(self.output)
+
+    def products(self, output: Path) -> dict[str, Path]:
+        """All that is written for the file whose mask this is."""
+        return products(self.settings, output, self.named)
+
+    def refuse_losses(self) -> None:
+        """Raise an `InputError` if a file of the run would replace what is not the program's.
+
+        Before anything is computed, and for all files: else results would mix with somebody's
+        masks.
+        """
+        files: dict[Path, Path] = {}
+        for _, output in self.targets():
+            files |= marked(self.products(output))
+        refuse_clashes(files, [self.folder])
+        if not self.overwrite:
+            tables: dict[Path, Sequence[str]] = {self.report: _REPORT}
+            if self.settings.objects:
+                tables[self.all_objects] = ("file", "label")
+            refuse_foreign(files, tables)
 
     def mark(self, path: Path) -> str:
         """What a mask names as its maker: tells specialist, settings and file."""
@@ -124,26 +155,13 @@ class Batch:
             status.st_size, status.st_mtime_ns,
         ]  # fmt: skip
         digest = xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True, default=str).encode())
-        return f"napari-ptsam {__version__}, job {digest}"
+        return made_by(digest)
 
     def is_done(self, path: Path, output: Path) -> bool:
-        """Whether the mask of a file is there and needs no work."""
-        if self.overwrite or not output.is_file():
+        """Whether all that is written for a file is there, and needs no work."""
+        if self.overwrite or not all(p.is_file() for p in self.products(output).values()):
             return False
-        settings = self.settings
-        others = [
-            w
-            for w, on in (("probability", settings.probability), (OBJECTS, settings.objects))
-            if on
-        ]
-        if not all(self.named(output, word).is_file() for word in others):
-            return False
-        try:
-            with tifffile.TiffFile(output) as file:
-                tag = file.pages.first.tags.get(_SOFTWARE)
-                return tag is not None and tag.value == self.mark(path)
-        except (OSError, ValueError):
-            return False
+        return maker_of(output) == self.mark(path)
 
 
 def segment_folder(batch: Batch) -> Generator[FileDone, None, Path]:
@@ -162,8 +180,10 @@ def segment_folder(batch: Batch) -> Generator[FileDone, None, Path]:
     Raises
     ------
     InputError
-        If there are no images; and at the end if files failed, with the report's path.
+        If there are no images, or something that is no work of this program would be replaced;
+        and at the end if files failed, with the report's path.
     """
+    batch.refuse_losses()
     targets, outcomes = batch.targets(), []
     for number, (path, output) in enumerate(targets, start=1):
         outcome = FileDone(path, output, number, len(targets), "skipped")
@@ -187,7 +207,11 @@ def segment_folder(batch: Batch) -> Generator[FileDone, None, Path]:
 def _segmented(batch: Batch, outcome: FileDone) -> FileDone:
     started = time.monotonic()
     try:
-        planes = open_planes(outcome.path, axes=batch.access.axes, channel=batch.access.channel)
+        access = batch.access
+        planes = open_planes(
+            outcome.path, axes=access.axes, channel=access.channel, taught=access.taught,
+            alone=False,
+        )  # fmt: skip
         _segment_file(batch, planes, outcome)
     except (PtsamError, OSError, ValueError, MemoryError) as error:
         message = str(error) or type(error).__name__
@@ -219,9 +243,9 @@ def _plane_by_plane(batch: Batch, planes: Planes, output: Path, mark: str) -> No
     specialist, settings = batch.specialist, batch.settings
     predictor = PlanePredictor(specialist, planes)
     with ExitStack() as outputs:
-        masks = outputs.enter_context(open_output(output, planes, software=mark))
+        masks = outputs.enter_context(open_output(output, planes, overwrite=True, software=mark))
         extra = settings.probability and outputs.enter_context(
-            open_probability(batch.named(output, "probability"), planes)
+            open_probability(batch.named(output, "probability"), planes, mark)
         )
 
         def write(number: int, probability: Any) -> None:
@@ -240,9 +264,9 @@ def _plane_by_plane(batch: Batch, planes: Planes, output: Path, mark: str) -> No
 
 def _join_tables(batch: Batch, outcomes: Sequence[FileDone]) -> None:
     """One table of all objects, with the file that each is in; read and written row by row."""
-    total = batch.output.with_name(f"{batch.output.name}_{OBJECTS}") / "all_objects.csv"
+    total = batch.all_objects
     tables = [
-        (outcome.path, batch.named(outcome.output, OBJECTS).with_suffix(".csv"))
+        (outcome.path, batch.products(outcome.output)[TABLE])
         for outcome in outcomes
         if outcome.state != "failed"
     ]
@@ -267,6 +291,6 @@ def _write_report(path: Path, outcomes: Sequence[FileDone]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "state", "planes", "seconds", "message"])
+        writer.writerow(_REPORT)
         for o in outcomes:
             writer.writerow([o.path, o.state, o.planes, f"{o.seconds:.2f}", o.message])

@@ -26,15 +26,13 @@ import xxhash
 from napari_ptsam import __version__
 from napari_ptsam.errors import InputError
 from napari_ptsam.omezarr import VERSIONS
-from napari_ptsam.planes import Part, Planes
+from napari_ptsam.planes import Planes
 from napari_ptsam.promptfile import PromptFile, write_prompt_file
+from napari_ptsam.replacing import MARK
 from napari_ptsam.specialist import Specialist
+from napari_ptsam.volumes.inputs import input_identity
 
 FORMAT = 1
-MARK = "napari_ptsam"
-"""Attribute of an output that says which job made it."""
-
-_SAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,8 @@ class Access:
         See `open_planes` and `Planes.subset`.
     backbone, device
         See `Specialist.load`.
+    taught
+        See `open_planes`; set by `complete_access`.
     """
 
     source: str | None = None
@@ -106,6 +106,7 @@ class Access:
     planes: tuple[int, ...] | None = None
     backbone: str | None = None
     device: str = "auto"
+    taught: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def identity_of(specialist: Specialist, planes: Planes, settings: Settings) -> d
     del chosen["software"]
     return {
         "specialist": specialist_identity(specialist),
-        "input": _input_identity(planes),
+        "input": input_identity(planes),
         "settings": chosen,
     }
 
@@ -232,35 +233,6 @@ def specialist_identity(specialist: Specialist) -> dict[str, Any]:
         "threshold": metadata.threshold,
         "rotations": metadata.rotations,
     }
-
-
-def _input_identity(planes: Planes) -> dict[str, Any]:
-    """Shape, and a sample of the pixels: the same data under another name are the same input."""
-    digest = xxhash.xxh3_128()
-    for index in np.unique(np.linspace(0, len(planes) - 1, _SAMPLES).round().astype(int)):
-        height, width = planes.shape_of(int(index))
-        rows, columns = (slice(n // 2 - min(n, 256) // 2, n // 2 + 128) for n in (height, width))
-        window = planes.read_window(int(index), rows, columns)
-        digest.update(f"{index} {window.shape} {window.dtype}".encode())
-        digest.update(np.ascontiguousarray(window).data)
-    part = planes.parts[0]
-    return {
-        "planes": len(planes),
-        "axes": part.axes,
-        "plane": list(planes.shape_of(0)),
-        "scale": {axis: list(size) for axis, size in sorted(part.scale.items())},
-        "names": xxhash.xxh3_64_hexdigest("\n".join(planes.keys).encode()),
-        "file": _file_identity(part),
-        "pixels": digest.hexdigest(),
-    }
-
-
-def _file_identity(part: Part) -> list[int] | None:
-    """Size and time of change: an edited file is another input."""
-    if part.path is None or not part.path.is_file():
-        return None
-    status = part.path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

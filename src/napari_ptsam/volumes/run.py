@@ -16,6 +16,7 @@ from napari_ptsam.errors import InputError
 from napari_ptsam.measure import ObjectTable
 from napari_ptsam.planes import Planes, as_stack, open_planes
 from napari_ptsam.planes.zarrs import is_zarr
+from napari_ptsam.replacing import mark_in, refuse_clashes, refuse_foreign
 from napari_ptsam.specialist import Specialist
 from napari_ptsam.volumes.blocks import batch_size, block_side
 from napari_ptsam.volumes.depth import CombineStage, Logits, SideStage, series_of
@@ -23,6 +24,7 @@ from napari_ptsam.volumes.finishing import (
     TABLE,
     Naming,
     beside,
+    marked,
     numbered,
     products,
     put_in_place,
@@ -30,7 +32,6 @@ from napari_ptsam.volumes.finishing import (
 )
 from napari_ptsam.volumes.free import free_memory
 from napari_ptsam.volumes.job import (
-    MARK,
     Access,
     Done,
     Job,
@@ -128,7 +129,8 @@ def segment_volume(
     access
         How other processes open the input, with its axes, channel and planes.
     overwrite
-        Give up what is at the output, or was begun for it, by another job.
+        Give up what is at the output, whoever made it, or was begun for it by another job. An
+        input is never replaced.
     runner
         Where to compute; by default here, with reading and writing in threads of their own.
     naming
@@ -142,20 +144,20 @@ def segment_volume(
     Raises
     ------
     InputError
-        If input, output and settings do not fit, or another job's work is in the way.
+        If input, output and settings do not fit, or another's work is in the way.
     """
     target, settings = Path(output).expanduser(), settings or Settings()
     access = complete_access(access or Access(), specialist)
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"{target} must end in .zarr or .tif to be the result for a stack.")
-    planes = opened(source, access)
-    _refuse_clashes(planes, target)
+    planes, targets = opened(source, access), products(settings, target, naming)
+    refuse_clashes(targets.values(), [planes.source, *(part.path for part in planes.parts)])
     identity = identity_of(specialist, planes, settings)
-    found = _finished(target, identity, overwrite=overwrite)
+    if _finished(target, identity, overwrite=overwrite):
+        return VolumeDone(target, tuple(targets.values()), found=True)
+    if not overwrite:
+        refuse_foreign(marked(targets))
     job = _job(specialist, planes, target, settings, access, identity)
-    work = Work(job, planes, specialist)
-    if found:
-        return VolumeDone(target, tuple(products(work, target, naming).values()), found=True)
     if settings.z_smooth or settings.three_axes:
         series_of(planes.parts[0])
     with in_words(target):
@@ -173,32 +175,16 @@ def segment_volume(
 
 
 def complete_access(access: Access, specialist: Specialist) -> Access:
-    """With axes and channel as in training where nothing else is said."""
-    stored = specialist.metadata.channels
-    return replace(
-        access,
-        axes=access.axes if access.axes is not None else stored.get("axes"),
-        channel=access.channel if access.channel is not None else stored.get("channel"),
-    )
+    """With axes and channel of the training, for where nothing else is said."""
+    return replace(access, taught=specialist.metadata.channels)
 
 
 def opened(source: Any, access: Access) -> Planes:
     """An input as the one stack that a job works on."""
     if not isinstance(source, Planes):
-        source = open_planes(source, axes=access.axes, channel=access.channel)
+        source = open_planes(source, axes=access.axes, channel=access.channel, taught=access.taught)
     planes = as_stack(source)
     return planes if access.planes is None else planes.subset(access.planes)
-
-
-def _refuse_clashes(planes: Planes, target: Path) -> None:
-    if planes.source is None:
-        return
-    source, place = planes.source.resolve(), target.resolve()
-    if place == source or source in place.parents or place in source.parents:
-        raise InputError(
-            f"The output {target} lies within the input {planes.source}, or the input in it. "
-            "Choose a place outside of it."
-        )
 
 
 def _finished(target: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
@@ -213,12 +199,7 @@ def _finished(target: Path, identity: dict[str, Any], *, overwrite: bool) -> boo
         return False
     if not is_zarr(target):
         raise InputError(f"{target} is a folder and no image. Choose another output.")
-    import zarr
-
-    try:
-        made = dict(zarr.open_group(str(target), mode="r").attrs).get(MARK, {})
-    except Exception:  # an array, or damaged: in any case nothing of this job
-        made = {}
+    made = mark_in(target)
     there = made.get("identity") if isinstance(made, dict) else None
     if there is None:
         raise InputError(
