@@ -197,6 +197,7 @@ def segment(driver: Driver, dock: Any) -> list[Image.Image]:
 
     driver.wait_until(over, 600, "The segmentation")
     section.adjust.numbered.setChecked(True)
+    section.adjust.separate.setChecked(True)
     driver.wait_until(lambda: section.segmenter.settled, 60, "The objects")
     driver.pause(0.5)
     save_png(grabbed(driver), "segment.png")
@@ -256,10 +257,12 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # Neither the user's settings nor what was kept show up in the pictures.
-        os.environ.update(NAPARI_CONFIG="", XDG_DATA_HOME=folder, NAPARI_PTSAM_CACHE=folder)
+        os.environ.update(NAPARI_CONFIG="", NAPARI_PTSAM_CACHE=folder)
         import napari
 
-        for make in [makers[only]] if only else makers.values():
+        for name in [only] if only else makers:
+            make = makers[name]
+            os.environ["XDG_DATA_HOME"] = str(Path(folder, name))  # nor what one left for the next
             viewer = napari.Viewer()
             driver = Driver(viewer)
             driver.menu(*SAMPLE).trigger()
