@@ -176,7 +176,7 @@ def run_cell(bench: Bench, name: str, method: str, images: int, seed: int) -> di
 def scaling_of(bench: Bench, name: str) -> Scaling:
     """The working scale that a specialist chooses from 16 training images."""
     from napari_ptsam.examples import load_examples
-    from napari_ptsam.specialist import working_scale
+    from napari_ptsam.training.scale import working_scale
 
     drawn = bench.data_set(name, 16, 0)
     examples, _ = load_examples(

@@ -19,7 +19,7 @@ from napari_ptsam.cache import DiskCache
 from napari_ptsam.devices import choose_device
 from napari_ptsam.embeddings import Embeddings, recalling
 from napari_ptsam.errors import InputError, PromptFileError
-from napari_ptsam.examples import Example, load_named_examples
+from napari_ptsam.examples import load_named_examples
 from napari_ptsam.methods import Method, build_method, new_method
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.objects import without_small
@@ -31,12 +31,13 @@ from napari_ptsam.promptfile import (
     read_prompt_file,
     write_prompt_file,
 )
-from napari_ptsam.tiling import Scaling, choose_scaling
+from napari_ptsam.tiling import Scaling
+from napari_ptsam.training.again import check_start, names_of, object_name, origin_of
 from napari_ptsam.training.loop import train
 from napari_ptsam.training.picture import draw_augmentations
 from napari_ptsam.training.presets import continued, training_plan
 from napari_ptsam.training.record import Circumstances, training_record
-from napari_ptsam.training.scale import ScaleSearch, search_scaling
+from napari_ptsam.training.scale import search_scaling, search_steps, working_scale
 from napari_ptsam.training.steps import RunContext, TrainResult, TrainStep
 from napari_ptsam.training.views import WarmStart
 from napari_ptsam.writing import open_output
@@ -47,7 +48,6 @@ __all__ = [
     "Specialist",
     "TrainStep",
     "backbone_of",
-    "working_scale",
 ]
 
 
@@ -284,9 +284,9 @@ class Specialist:
         InputError, BackboneError, TrainingError, OutOfMemoryError
             In words.
         """
-        class_name = _object_name(start_from, class_name, classes)
+        class_name = object_name(start_from, class_name, classes)
         if start_from is not None:
-            _check_start(start_from, backbone, encoder_prompts, method, method_settings)
+            check_start(start_from, backbone, encoder_prompts, method, method_settings)
             backbone = start_from.backbone
             encoder_prompts = not start_from.method.works_on_embeddings
             normalization = normalization or replace(start_from.normalization, range=None)
@@ -319,7 +319,7 @@ class Specialist:
         started = time.perf_counter()
         if scale == "auto" and plan.search_scale:
             search = search_scaling(backbone, examples, scaling, embeddings, should_stop)
-            scaling = yield from _as_steps(search)
+            scaling = yield from search_steps(search)
         if augmentation_picture is not None:
             draw_augmentations(Path(augmentation_picture), examples, backbone, scaling, plan)
         path = None if checkpoint is None else Path(checkpoint)
@@ -346,7 +346,7 @@ class Specialist:
         around = Circumstances(
             seconds=time.perf_counter() - started,
             command=command,
-            started_from=None if start_from is None else _origin(start_from),
+            started_from=None if start_from is None else origin_of(start_from),
         )
         record = training_record(examples, plan, result, around)
         specialist.metadata = replace(metadata, training=record)
@@ -374,7 +374,7 @@ class Specialist:
         InputError
             If it did not learn this object.
         """
-        learned = _names_of(self.method)
+        learned = names_of(self.method)
         if name not in (*learned, self.metadata.class_name):
             known = ", ".join(f"'{n}'" for n in learned or (self.metadata.class_name,))
             raise InputError(f"This specialist does not know '{name}'; it was taught {known}.")
@@ -597,13 +597,6 @@ def backbone_of(
     return backbone
 
 
-def _origin(start: Specialist) -> dict[str, Any]:
-    """As much of a specialist as tells which one a training went on from."""
-    record = start.metadata.training
-    facts = {name: record.get(name) for name in ("data_hash", "date", "images", "steps")}
-    return {"file": None if start.path is None else start.path.name, **facts}
-
-
 def _settings(
     method: str | None, settings: Mapping[str, Any] | None, encoder_prompts: bool
 ) -> dict[str, Any]:
@@ -618,74 +611,6 @@ def _settings(
     return {"encoder_prompts": 8, **(settings or {})}
 
 
-def _check_start(
-    start: Specialist,
-    backbone: str | Path | Backbone | None,
-    encoder_prompts: bool,
-    method: str | None,
-    settings: Mapping[str, Any] | None,
-) -> None:
-    """Raise if a run is to differ from what it goes on from in what cannot be changed."""
-    if isinstance(backbone, Backbone):
-        fits = backbone.identity == start.backbone.identity
-    else:
-        fits = backbone is None or str(backbone) == start.backbone.name
-    if not fits:
-        name = backbone.name if isinstance(backbone, Backbone) else backbone
-        raise InputError(
-            f"The specialist to go on from works on the backbone '{start.backbone.name}' and "
-            f"cannot be trained on '{name}'. Leave the choice of a backbone away, or start anew."
-        )
-    if method not in (None, start.method.name) or settings:
-        raise InputError(
-            f"The specialist to go on from was made by the method '{start.method.name}' with the "
-            f"settings {start.method.settings_dict}, which stay. Leave method and settings away, "
-            "or start anew."
-        )
-    if encoder_prompts and start.method.works_on_embeddings:
-        raise InputError(
-            "The specialist to go on from has no encoder prompts, so none can be trained on. "
-            "Train again without encoder prompts, or start anew with them."
-        )
-
-
-def _names_of(method: Method) -> tuple[str, ...]:
-    """The objects that a method tells apart; none if it knows one, whatever it is called."""
-    return tuple(method.settings_dict["labels"]) if method.knows_names else ()
-
-
-def _object_name(
-    start: Specialist | None, given: str | None, classes: Mapping[str, int] | None
-) -> str:
-    """What the object is called that a specialist will predict."""
-    first = next(iter(classes)) if classes else given
-    if start is None:
-        return first or "object"
-    known = _names_of(start.method)
-    _check_classes(start.method, known, classes)
-    # A method that knows names can be asked for no other: one that it does not know is passed over.
-    own = start.metadata.class_name
-    return next(n for n in (given, own, *known) if n in known) if known else first or own
-
-
-def _check_classes(method: Method, known: Sequence[str], classes: Mapping[str, int] | None) -> None:
-    """Raise if a method to go on with cannot learn these objects, or is to forget one."""
-    if not known and classes is not None and len(classes) > 1:
-        raise InputError(
-            f"The specialist to go on from was made by the method '{method.name}', which learns "
-            f"one object, not {', '.join(classes)} at once. Give one of them, or start anew with "
-            "a method that learns several."
-        )
-    if known and (len(known) > 1 if classes is None else set(classes) != set(known)):
-        given = "no labels by name" if classes is None else f"labels of {', '.join(classes)}"
-        example = ", ".join(f'"{name}": {label}' for label, name in enumerate(known, start=1))
-        raise InputError(
-            f"The specialist to go on from knows {', '.join(known)} by name, but there are {given} "
-            f"to go on with. Give each its label in the masks, such as classes={{{example}}}, or "
-            "start anew."
-        )
-
-
 def _with_preview(
     run: Generator[TrainStep, None, TrainResult], specialist: Specialist
 ) -> Generator[TrainStep, None, TrainResult]:
@@ -698,36 +623,3 @@ def _with_preview(
                 result: TrainResult = end.value
                 return result
             yield replace(step, preview=specialist.predict if step.ready else None)
-
-
-def _as_steps(search: ScaleSearch) -> Generator[TrainStep, None, Scaling]:
-    """A search for the scale as steps of a run."""
-    started = time.perf_counter()
-    while True:
-        try:
-            done, total = next(search)
-        except StopIteration as end:
-            scaling: Scaling = end.value
-            return scaling
-        seconds = time.perf_counter() - started
-        yield TrainStep("embed", done, total, float("nan"), None, seconds, ready=False)
-
-
-def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:
-    """The working scale behind a number, ``fit`` or ``auto``.
-
-    Raises
-    ------
-    InputError
-        If it is none of these.
-    """
-    if scale == "auto":
-        return choose_scaling(examples, backbone.input_size, backbone.wanted_object_width)
-    if scale == "fit":
-        return Scaling(None)
-    try:
-        return Scaling(float(scale))
-    except ValueError as error:
-        raise InputError(
-            f"The working scale is 'auto', 'fit' or a number, not '{scale}'."
-        ) from error

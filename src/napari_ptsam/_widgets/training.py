@@ -258,8 +258,8 @@ def _tiles(request: Request, backbone: Backbone) -> int:
     """In how many tiles a plane is cut."""
     from napari_ptsam.examples import load_examples
     from napari_ptsam.normalize import Normalization
-    from napari_ptsam.specialist import working_scale
     from napari_ptsam.tiling import tile_count
+    from napari_ptsam.training.scale import working_scale
 
     given = request.examples
     options = {k: given[k] for k in ("planes", "label", "ignore_label")}

@@ -31,9 +31,9 @@ from napari_ptsam.devices import choose_device
 from napari_ptsam.estimates import Speeds, estimate_training
 from napari_ptsam.examples import load_examples
 from napari_ptsam.normalize import Normalization
-from napari_ptsam.specialist import working_scale
 from napari_ptsam.tiling import Scaling, tile_count
 from napari_ptsam.training.presets import training_plan
+from napari_ptsam.training.scale import working_scale
 
 ASSUMED_IMAGES = 500
 """In a data set that is not here and whose publication is not known to tell."""

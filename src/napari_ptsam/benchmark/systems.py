@@ -23,8 +23,9 @@ from napari_ptsam.embeddings import Embeddings
 from napari_ptsam.errors import InputError
 from napari_ptsam.examples import load_examples
 from napari_ptsam.normalize import Normalization
-from napari_ptsam.specialist import Specialist, working_scale
+from napari_ptsam.specialist import Specialist
 from napari_ptsam.tiling import Scaling
+from napari_ptsam.training.scale import working_scale
 from napari_ptsam.training.steps import TrainStep
 
 CURVE_POINTS = 50

@@ -96,7 +96,7 @@ def _say_trained(specialist: Specialist, path: Path) -> None:
     dice = specialist.metadata.training.get("held_out_dice")
     if dice is not None:
         print(f"Dice on masks held out from training: {dice:.3f}.")
-    print(f"Use it: {PROGRAM} segment {path} IMAGES -o MASKS")
+    print(f"Use it: {PROGRAM} segment {path} IMAGES -o RESULTS")
 
 
 def segment(args: argparse.Namespace) -> None:

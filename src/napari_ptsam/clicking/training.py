@@ -19,7 +19,7 @@ from napari_ptsam.methods.plm import LEARNING_RATE, Plm, PlmSettings
 from napari_ptsam.normalize import Normalization
 from napari_ptsam.planes import open_planes
 from napari_ptsam.promptfile import PromptMetadata
-from napari_ptsam.specialist import working_scale
+from napari_ptsam.training.scale import working_scale
 
 STEPS = 60
 """Of a usual run."""

@@ -7,6 +7,7 @@ made of most examples and tried on the others, at one scale after another.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
@@ -16,13 +17,21 @@ import torch
 from napari_ptsam.backbones.backbone import Backbone
 from napari_ptsam.backbones.embedded import TaskEncoder, TaskStatistics
 from napari_ptsam.embeddings import Embeddings, recalling
+from napari_ptsam.errors import InputError
 from napari_ptsam.examples import Example
 from napari_ptsam.methods import build_method
 from napari_ptsam.methods.base import Method
 from napari_ptsam.metrics import dice
 from napari_ptsam.predict import decode_plane
-from napari_ptsam.tiling import LARGE_OBJECT, Scaling, object_thickness, tile_offsets
+from napari_ptsam.tiling import (
+    LARGE_OBJECT,
+    Scaling,
+    choose_scaling,
+    object_thickness,
+    tile_offsets,
+)
 from napari_ptsam.training.start import RAISES, plane_statistics
+from napari_ptsam.training.steps import TrainStep
 from napari_ptsam.views import scaled_size
 
 STEP = 1.5
@@ -40,6 +49,26 @@ TRIED = 8
 
 ScaleSearch = Generator[tuple[int, int], None, Scaling]
 """Yields how many examples were looked at, and of how many, at each scale; returns the best."""
+
+
+def working_scale(scale: float | str, examples: Sequence[Example], backbone: Backbone) -> Scaling:
+    """The working scale behind a number, ``fit`` or ``auto``.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if scale == "auto":
+        return choose_scaling(examples, backbone.input_size, backbone.wanted_object_width)
+    if scale == "fit":
+        return Scaling(None)
+    try:
+        return Scaling(float(scale))
+    except ValueError as error:
+        raise InputError(
+            f"The working scale is 'auto', 'fit' or a number, not '{scale}'."
+        ) from error
 
 
 def search_scaling(
@@ -80,6 +109,19 @@ def search_scaling(
         factor *= STEP
         trial = Scaling(round(factor, 3))
     return best
+
+
+def search_steps(search: ScaleSearch) -> Generator[TrainStep, None, Scaling]:
+    """A search for the scale as steps of a run."""
+    started = time.perf_counter()
+    while True:
+        try:
+            done, total = next(search)
+        except StopIteration as end:
+            scaling: Scaling = end.value
+            return scaling
+        seconds = time.perf_counter() - started
+        yield TrainStep("embed", done, total, float("nan"), None, seconds, ready=False)
 
 
 def _crop(example: Example, scaling: Scaling, size: int) -> Example:
