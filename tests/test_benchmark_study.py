@@ -214,9 +214,8 @@ def test_a_killed_run_goes_on_with_what_is_missing(home: Path) -> None:
     assert len(rest) + len(there) == 8
 
 
-def test_a_training_that_was_killed_goes_on_from_its_checkpoint(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stopped_in_training(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Cell]:
+    """A study that was stopped in the middle of its first training, and that one."""
     from napari_ptsam.training import loop
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
@@ -226,6 +225,13 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint(
         next(event for event in work if isinstance(event, CellStep) and event.phase == "train")
         next(work)
     assert (study.results.scratch(cell) / "training.checkpoint").is_file()
+    return study, cell
+
+
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, cell = stopped_in_training(home, monkeypatch)
     assert run_all(study, Choice((cell.name,))) == {cell.name: "DONE"}
     result = study.results.read(cell, None)
     assert result["resumed"]
@@ -336,15 +342,7 @@ def test_results_stand_where_the_weights_are_still_to_be_downloaded(home: Path) 
 def test_a_stopped_training_whose_study_changes_begins_anew(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_ptsam.training import loop
-
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    study = study_in(home)
-    (cell, *_) = study.config.cells()
-    with closing(run_benchmark(study, Choice((cell.name,)))) as work:
-        next(event for event in work if isinstance(event, CellStep) and event.phase == "train")
-        next(work)
-    assert (study.results.scratch(cell) / "training.checkpoint").is_file()
+    _, cell = stopped_in_training(home, monkeypatch)
     path = home / "study.toml"
     path.write_text(path.read_text().replace("steps = 2\n", "steps = 3\n", 1))
     study = study_in(home)

@@ -56,6 +56,14 @@ def two_channels(discs: Any) -> Any:
     return np.stack([255 - discs, discs], 1)
 
 
+def segment_folder(section: SegmentSection, folder: Path, out: Path, qtbot: Any) -> None:
+    choose(section, "folder")
+    section.folders.source_edit.setText(str(folder))
+    section.folders.target_edit.setText(str(out))
+    section.segment()
+    wait_for(section, qtbot)
+
+
 def pick(box: QComboBox, value: object) -> None:
     box.setCurrentIndex(box.findData(value))
     box.activated.emit(box.currentIndex())
@@ -150,12 +158,8 @@ def test_several_layers_and_a_folder_are_asked_for_a_channel(
     folder.mkdir()
     both = two_channels(discs)
     tifffile.imwrite(folder / "two.ome.tif", both, metadata={"axes": "ZCYX"})
-    choose(section, "folder")
+    segment_folder(section, folder, out, qtbot)
     assert section.channel.isVisibleTo(section)
-    section.folders.source_edit.setText(str(folder))
-    section.folders.target_edit.setText(str(out))
-    section.segment()
-    wait_for(section, qtbot)
     np.testing.assert_array_equal(tifffile.imread(out / "two.tif") > 0, expected(specialist, discs))
 
 
@@ -173,11 +177,7 @@ def test_a_folder_of_grey_and_colourful_files_is_read_like_the_training(
     folder.mkdir()
     tifffile.imwrite(folder / "a.tif", discs, photometric="minisblack", metadata={"axes": "ZYX"})
     tifffile.imwrite(folder / "b.tif", two_channels(discs), metadata={"axes": "ZCYX"}, imagej=True)
-    choose(section, "folder")
-    section.folders.source_edit.setText(str(folder))
-    section.folders.target_edit.setText(str(out))
-    section.segment()
-    wait_for(section, qtbot)
+    segment_folder(section, folder, out, qtbot)
     for name in ("a.tif", "b.tif"):
         np.testing.assert_array_equal(tifffile.imread(out / name) > 0, expected(specialist, discs))
 
